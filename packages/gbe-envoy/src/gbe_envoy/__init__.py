@@ -1,0 +1,1 @@
+"""Tool plumbing: starts commands, feeds and captures them, and ends them with everything they started."""

@@ -1,0 +1,1 @@
+"""The nexus contracts over NATS JetStream, with an embedded server on request."""

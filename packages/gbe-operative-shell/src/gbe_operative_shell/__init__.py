@@ -1,0 +1,1 @@
+"""The shell Operative: runs a task as a command under `sh -c`."""

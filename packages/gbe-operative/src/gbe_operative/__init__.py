@@ -1,0 +1,1 @@
+"""The Operative: takes tasks of the types it handles, runs them and reports."""

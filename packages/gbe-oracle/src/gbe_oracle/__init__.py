@@ -1,0 +1,1 @@
+"""The Oracle: walks the DAG of a job and queues the tasks that are ready."""

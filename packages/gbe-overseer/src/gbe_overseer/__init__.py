@@ -1,0 +1,1 @@
+"""The `gbe` command: submit, watch, show and cancel jobs."""

@@ -1,0 +1,1 @@
+"""What every role process shares: settings, logging, signals, lifecycle and heartbeat."""
