@@ -1,0 +1,65 @@
+# The commands of this workspace. They need Python 3.11, git and make; uv is brought along where
+# none is on PATH.
+#
+#   make demo                  a job, live, on a real server
+#   make test                  everything that has to hold before a commit
+#   make test-full             the same with the slow tests
+#   make chaos SECONDS=300     kill things for that long
+#   make bench, bench-full     the benchmarks, short and long
+#   make lint, make fmt        the checks that run nothing; the formatter
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+
+# A plain assignment: `make chaos SECONDS=60` sets it, a variable of that name in the environment does not.
+SECONDS = 300
+# More for pytest: make test PYTEST_ARGS='-k journal'
+PYTEST_ARGS =
+
+UV_FOUND := $(shell command -v uv 2>/dev/null)
+UV := $(or $(UV_FOUND),.tools/uv/bin/uv)
+RUN := $(UV) run --no-sync
+
+.PHONY: help demo test test-full chaos bench bench-full fmt lint sync clean
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+demo: sync
+	$(RUN) gbe run docs/examples/demo.yaml
+
+test: lint
+	$(RUN) pytest $(PYTEST_ARGS)
+
+test-full: lint
+	$(RUN) pytest -m '' $(PYTEST_ARGS)
+
+lint: sync
+	$(RUN) ruff format --check .
+	$(RUN) ruff check .
+	$(RUN) python tools/typecheck.py
+	$(RUN) lint-imports --no-cache
+
+fmt: sync
+	$(RUN) ruff format .
+	$(RUN) ruff check --fix .
+
+chaos: sync
+	$(RUN) python -m tests.chaos.run --seconds $(SECONDS)
+
+bench: sync
+	$(RUN) python -m tests.benchmarks.run
+
+bench-full: sync
+	$(RUN) python -m tests.benchmarks.run --full
+
+# The lock as it is, never a newer one: what is tested is what was committed.
+sync: $(UV)
+	@$(UV) sync --all-packages --all-extras --locked --quiet
+
+.tools/uv/bin/uv:
+	python3 -m venv .tools/uv
+	.tools/uv/bin/python -m pip install --quiet --disable-pip-version-check 'uv>=0.9'
+
+clean:
+	rm -rf .venv .tools .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis dist
