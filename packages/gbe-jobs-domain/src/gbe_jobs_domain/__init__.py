@@ -1,1 +1,1 @@
-"""Ids, definitions, states, payloads and subjects of jobs and tasks: the words every role speaks."""
+"""Jobs domain: what every role agrees on. Ids, definitions, states, payloads, subjects, streams."""

@@ -1,0 +1,71 @@
+"""`JobDefinition` and `TaskDefinition`: the job document (architecture section 9) as a model.
+
+This is the canonical form that travels: variables substituted, the molecule form turned into the job form, scalars
+made strings. Documents as people write them are read by `documents.py`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta, Raw, Struct
+
+from gbe_jobs_domain.ids import DEFAULT_ORG, OrgId, TaskName, TypeName
+from gbe_jobs_domain.payloads import Count, OnLost, Param, RetryPolicy
+
+MAX_TASKS = 100_000
+"""Tasks in one job."""
+
+
+class TaskDefinition(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """One task. The Oracle reads `name`, `task_type`, `depends_on` and which tasks `input_from` names; everything else
+    is between the job's author and the Operative (mission document "ecumene roles")."""
+
+    name: TaskName
+    task_type: TypeName
+    depends_on: list[TaskName] = []
+    input_from: dict[str, str] = {}
+    params: dict[str, Param] = {}
+    timeout_secs: Annotated[float, Meta(gt=0)] | None = None
+    max_retries: Count = 0
+    retry: RetryPolicy | None = None
+    on_lost: OnLost = OnLost.RERUN
+
+
+class JobDefinition(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """A job as it is submitted."""
+
+    name: str
+    job_type: TypeName
+    tasks: list[TaskDefinition]
+    org: OrgId = DEFAULT_ORG
+    v: int = 1
+
+
+class TaskOutline(Struct, frozen=True, omit_defaults=True, gc=False):
+    """`TaskDefinition` as the Oracle reads it: what it passes through stays bytes."""
+
+    name: TaskName
+    task_type: TypeName
+    depends_on: list[str] = []
+    input_from: dict[str, str] = {}
+    params: Raw | None = None
+    timeout_secs: float | None = None
+    max_retries: int = 0
+    retry: Raw | None = None
+    on_lost: str = "rerun"
+
+
+class JobOutline(Struct, frozen=True):
+    """`JobDefinition` as the Oracle reads it."""
+
+    name: str
+    job_type: TypeName
+    tasks: list[TaskOutline]
+    org: OrgId = DEFAULT_ORG
+    v: int = 1
+
+
+def upstream_of(reference: str) -> str:
+    """The task an `input_from` reference names: everything before the first dot."""
+    return reference.split(".", 1)[0]
