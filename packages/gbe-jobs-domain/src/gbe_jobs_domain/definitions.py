@@ -8,13 +8,17 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from msgspec import Meta, Raw, Struct
+from msgspec import Meta, Struct
 
 from gbe_jobs_domain.ids import DEFAULT_ORG, OrgId, TaskName, TypeName
-from gbe_jobs_domain.payloads import Count, OnLost, Param, RetryPolicy
+from gbe_jobs_domain.payloads import OnLost, OptionalRaw, Param, RetryPolicy, Seconds
 
 MAX_TASKS = 100_000
 """Tasks in one job."""
+
+MAX_RETRIES = 1_000
+MAX_JOB_NAME = 200
+"""Characters in a job's name; all printable."""
 
 
 class TaskDefinition(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -26,8 +30,8 @@ class TaskDefinition(Struct, frozen=True, omit_defaults=True, forbid_unknown_fie
     depends_on: list[TaskName] = []
     input_from: dict[str, str] = {}
     params: dict[str, Param] = {}
-    timeout_secs: Annotated[float, Meta(gt=0)] | None = None
-    max_retries: Count = 0
+    timeout_secs: Seconds | None = None
+    max_retries: Annotated[int, Meta(ge=0, le=MAX_RETRIES)] = 0
     retry: RetryPolicy | None = None
     on_lost: OnLost = OnLost.RERUN
 
@@ -49,10 +53,10 @@ class TaskOutline(Struct, frozen=True, omit_defaults=True, gc=False):
     task_type: TypeName
     depends_on: list[str] = []
     input_from: dict[str, str] = {}
-    params: Raw | None = None
+    params: OptionalRaw = None
     timeout_secs: float | None = None
     max_retries: int = 0
-    retry: Raw | None = None
+    retry: OptionalRaw = None
     on_lost: str = "rerun"
 
 

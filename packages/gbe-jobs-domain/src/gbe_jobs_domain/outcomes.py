@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 from typing import TypeAlias
 
 import msgspec
@@ -14,7 +14,7 @@ TIMEOUT_EXIT_CODE = 124
 """As `timeout(1)` has it."""
 
 
-class FailureKind(str, Enum):
+class FailureKind(StrEnum):
     """Why a task failed. `lost`: its workers died; `rejected`: it was never started, since it can't work."""
 
     ERROR = "error"

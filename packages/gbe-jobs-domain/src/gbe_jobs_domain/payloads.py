@@ -6,8 +6,8 @@ otherwise (`*_secs`). `docs/protocol/` has the JSON Schemas generated from here.
 
 from __future__ import annotations
 
-from enum import Enum
-from typing import Annotated
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import msgspec
 from msgspec import Meta, Raw, Struct
@@ -18,9 +18,17 @@ from gbe_jobs_domain.outcomes import TaskOutcome
 
 Millis = Annotated[int, Meta(ge=0)]
 Count = Annotated[int, Meta(ge=0)]
+Seconds = Annotated[float, Meta(gt=0, le=31_536_000)]
+"""A time limit: at most a year, since clocks and timers overflow somewhere beyond."""
+
+if TYPE_CHECKING:
+    OptionalRaw: TypeAlias = Raw | None
+else:
+    # msgspec decodes no union of Raw and None. A missing field is None; an explicit `null` is Raw(b"null").
+    OptionalRaw = Raw
 
 
-class OnLost(str, Enum):
+class OnLost(StrEnum):
     """What becomes of a task whose worker died: run it again, or fail it (work that must not run twice)."""
 
     RERUN = "rerun"
@@ -62,7 +70,7 @@ class JobSubmitted(Struct, frozen=True, omit_defaults=True):
     job_id: JobId
     job_type: TypeName
     org_id: OrgId = "org_default"
-    definition: Raw | None = None
+    definition: OptionalRaw = None
     definition_ref: Ref | None = None
     submitted_at: Millis = 0
     parent: Parent | None = None
@@ -140,7 +148,8 @@ class TaskQueued(Struct, frozen=True, omit_defaults=True):
 
     `inputs`: the edge data of the upstream tasks that `input_from` names, unopened, by task name.
     `journal_seq`: the journal record that dispatched the task (reading on from there answers "is it still wanted").
-    `retry_count`: always 0 in protocol v1, since Operatives retry by themselves; kept for the mission document's message.
+    `retry_count`: always 0 in protocol v1, since Operatives retry by themselves; kept for the mission document's
+    message.
     """
 
     task_id: TaskId
@@ -152,7 +161,7 @@ class TaskQueued(Struct, frozen=True, omit_defaults=True):
     params: dict[str, Param] = {}
     input_from: dict[str, str] = {}
     inputs: dict[str, EdgeData] = {}
-    timeout_secs: Annotated[float, Meta(gt=0)] | None = None
+    timeout_secs: Seconds | None = None
     max_retries: Count = 0
     retry: RetryPolicy | None = None
     on_lost: OnLost = OnLost.RERUN
@@ -171,12 +180,12 @@ class TaskDispatch(Struct, frozen=True, omit_defaults=True):
     job_type: str
     task_name: str
     task_type: str
-    params: Raw | None = None
+    params: OptionalRaw = None
     input_from: dict[str, str] = {}
     inputs: dict[str, Raw] = {}
     timeout_secs: float | None = None
     max_retries: int = 0
-    retry: Raw | None = None
+    retry: OptionalRaw = None
     on_lost: str = "rerun"
     retry_count: int = 0
     journal_seq: int = 0
@@ -217,7 +226,7 @@ class TaskEndedOpaque(Struct, frozen=True, omit_defaults=True):
     starts: Count = 0
 
 
-class ProgressKind(str, Enum):
+class ProgressKind(StrEnum):
     """What a progress message says."""
 
     STARTED = "started"
@@ -241,11 +250,11 @@ class TaskProgress(Struct, frozen=True, omit_defaults=True):
     lines: list[str] = []
     omitted: Count = 0
     message: str = ""
-    data: Raw | None = None
+    data: OptionalRaw = None
     at: Millis = 0
 
 
-class ControlKind(str, Enum):
+class ControlKind(StrEnum):
     """What a control message asks for. Only `cancel` works with every task type."""
 
     CANCEL = "cancel"
@@ -284,7 +293,7 @@ class TaskSummary(Struct, frozen=True, omit_defaults=True):
     worker: str = ""
     started_at: Millis = 0
     ended_at: Millis = 0
-    outcome: Raw | None = None
+    outcome: OptionalRaw = None
 
 
 class JobSummary(Struct, frozen=True, omit_defaults=True):
@@ -309,7 +318,7 @@ class JobSummary(Struct, frozen=True, omit_defaults=True):
     children: dict[str, str] = {}
     tasks: list[TaskSummary] = []
     tasks_ref: Ref | None = None
-    definition: Raw | None = None
+    definition: OptionalRaw = None
     definition_ref: Ref | None = None
 
 

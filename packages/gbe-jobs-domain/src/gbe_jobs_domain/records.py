@@ -9,7 +9,7 @@ from __future__ import annotations
 from msgspec import Raw, Struct
 
 from gbe_jobs_domain.edges import Ref
-from gbe_jobs_domain.payloads import Count, Millis, Parent
+from gbe_jobs_domain.payloads import Count, Millis, OptionalRaw, Parent
 
 
 class JobRecord(Struct, frozen=True, omit_defaults=True):
@@ -20,7 +20,7 @@ class JobRecord(Struct, frozen=True, omit_defaults=True):
     org_id: str
     created_at: Millis
     definition_sha256: str
-    definition: Raw | None = None
+    definition: OptionalRaw = None
     definition_ref: Ref | None = None
     parent: Parent | None = None
     depth: Count = 0

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import Enum, StrEnum
 from typing import Final
 
 
-class JobState(str, Enum):
+class JobState(StrEnum):
     """A job's state. `finishing`: decided, while its last effects are issued."""
 
     PENDING = "pending"
@@ -22,7 +22,7 @@ class JobState(str, Enum):
         return self in _JOB_TERMINAL
 
 
-class TaskState(str, Enum):
+class TaskState(StrEnum):
     """A task's state. `blocked` waits for tasks, `pending` for an Operative."""
 
     BLOCKED = "blocked"
