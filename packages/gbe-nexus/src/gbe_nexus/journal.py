@@ -63,7 +63,7 @@ class Journal(ABC):
 
     @abstractmethod
     def replay(self, subject: str, after: int = 0) -> AsyncIterator[JournalEntry]:
-        """The subject's records (wildcards allowed) with a sequence above `after`, in order, to the end as it is now."""
+        """The subject's records (wildcards allowed) above sequence `after`, in order, to the end as it is now."""
 
     @abstractmethod
     async def purge(self, subject: str) -> int:
