@@ -53,10 +53,11 @@ Param = str | SecretRef
 
 
 class Parent(Struct, frozen=True):
-    """The task whose work a child job is."""
+    """The task whose work a child job is: where the Oracle that ends the child reports."""
 
     job_id: JobId
     task_id: TaskId
+    job_type: TypeName
     task_type: TypeName = "molecule"
     task_name: str = ""
     attempt: int = 1

@@ -53,9 +53,9 @@ class FinalRecord(Struct, frozen=True, omit_defaults=True):
 
 
 class JournalRecord(Struct, frozen=True, omit_defaults=True):
-    """`gbe.journal.{job_type}.{job_id}`. `dispatch`: indices of tasks queued by this record. `control`: indices of
-    queued tasks that are to be cancelled. `children`: child jobs that started, by task index. `part`: this record
-    is continued by the next one, which belongs to the same decision (one that would pass the payload limit)."""
+    """`gbe.journal.{job_type}.{job_id}`. `dispatch`: indices of tasks queued by this record. `control`: types of
+    queued tasks that are to be cancelled. `child`: child jobs that started, as (task index, job type, job id).
+    `children`: child jobs that are to be cancelled, as (job type, job id)."""
 
     writer: str
     created: JobRecord | None = None
@@ -63,6 +63,6 @@ class JournalRecord(Struct, frozen=True, omit_defaults=True):
     child: list[tuple[int, str, str]] = []
     cancel: str | None = None
     dispatch: list[int] = []
-    control: list[int] = []
+    control: list[str] = []
     children: list[tuple[str, str]] = []
     final: FinalRecord | None = None
