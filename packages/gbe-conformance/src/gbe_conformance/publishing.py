@@ -1,0 +1,203 @@
+"""Publishing: what is stored, what is refused, and what comes back."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from gbe_conformance.contract import Bus, Contract
+from gbe_conformance.inbox import Inbox, until
+from gbe_nexus import Outgoing, PayloadTooLarge, PubAck, Refused, StreamFull
+
+
+def stored(result: object) -> bool:
+    """Whether a result of `publish_many` is an ack of a newly stored message."""
+    return isinstance(result, PubAck) and not result.duplicate
+
+
+class PublishingContract(Contract):
+    """N1, N8, N13."""
+
+    async def test_publish_answers_with_stream_and_sequence(self, bus: Bus) -> None:
+        """N1: publish → an id: the stream's name and a sequence that rises by one."""
+        await bus.ensure()
+        first = await bus.transport.publish(bus.subject(), b"1")
+        second = await bus.transport.publish(bus.subject("b"), b"2")
+        assert first == PubAck(bus.stream, 1)
+        assert second == PubAck(bus.stream, 2)
+
+    async def test_message_above_the_streams_limit_is_refused(self, bus: Bus) -> None:
+        """N1: 100-byte limit, 200 bytes → payload too large with size and limit, nothing stored."""
+        await bus.ensure(max_message_size=100)
+        with pytest.raises(PayloadTooLarge) as refusal:
+            await bus.transport.publish(bus.subject(), b"x" * 200)
+        assert refusal.value.limit == 100
+        assert refusal.value.size >= 200
+        assert not refusal.value.retryable
+        assert (await bus.transport.stream_state(bus.stream)).messages == 0
+
+    async def test_message_above_max_payload_is_refused(self, bus: Bus) -> None:
+        """N1: `max_payload` is the limit for every message; one above harms nothing else on the connection."""
+        await bus.ensure()
+        limit = bus.transport.max_payload
+        with pytest.raises(PayloadTooLarge) as refusal:
+            await bus.transport.publish(bus.subject(), b"x" * (limit + 1))
+        assert refusal.value.limit == limit
+        assert refusal.value.size > limit
+        assert await bus.publish(b"small") == [1]
+
+    async def test_message_of_max_payload_is_stored(self, bus: Bus) -> None:
+        """`max_payload` is the size of the largest message that is taken."""
+        await bus.ensure()
+        payload = bytes(range(256)) * (bus.transport.max_payload // 256)
+        await bus.publish(payload)
+        inbox = Inbox()
+        await bus.join(inbox)
+        (message,) = await inbox.expect(1, bus.patience)
+        assert message.payload == payload
+
+    async def test_headers_count_for_max_payload(self, bus: Bus) -> None:
+        """`max_payload` includes the headers."""
+        await bus.ensure()
+        payload = b"x" * bus.transport.max_payload
+        with pytest.raises(PayloadTooLarge):
+            await bus.transport.publish(bus.subject(), payload, headers={"traceparent": "00-1-2-01"})
+        assert (await bus.transport.stream_state(bus.stream)).messages == 0
+
+    async def test_subject_of_no_stream_is_refused(self, bus: Bus) -> None:
+        """No stream takes the subject → `Refused`, not silence."""
+        with pytest.raises(Refused):
+            await bus.transport.publish(bus.subject("nowhere"), b"x")
+
+    async def test_payload_and_headers_arrive_as_they_were(self, bus: Bus) -> None:
+        """N7: a trace id published is seen by the handler; payloads are bytes, any or none."""
+        await bus.ensure()
+        trace = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "X-Other": "a: b, c"}
+        await bus.transport.publish(bus.subject(), bytes(range(256)), msg_id="m1", headers=trace)
+        await bus.transport.publish(bus.subject(), b"")
+        inbox = Inbox()
+        await bus.join(inbox)
+        full, empty = await inbox.expect(2, bus.patience)
+        assert full.payload == bytes(range(256))
+        assert {name: full.headers[name] for name in trace} == trace
+        assert full.subject == bus.subject()
+        assert full.seq == 1
+        assert empty.payload == b""
+        assert not set(trace) & set(empty.headers)
+
+    async def test_same_message_id_is_stored_once(self, bus: Bus) -> None:
+        """N8: same idempotency key twice → stored once; the second answer is the first one's, marked."""
+        await bus.ensure()
+        first = await bus.transport.publish(bus.subject(), b"1", msg_id="same")
+        again = await bus.transport.publish(bus.subject(), b"1", msg_id="same")
+        other = await bus.transport.publish(bus.subject(), b"2", msg_id="other")
+        assert again == PubAck(bus.stream, first.seq, duplicate=True)
+        assert stored(other)
+        assert (await bus.transport.stream_state(bus.stream)).messages == 2
+
+    async def test_message_id_is_remembered_after_consumption(self, bus: Bus) -> None:
+        """N8: a work-queue message that was acknowledged and removed is still no reason to store it again."""
+        await bus.ensure(work_queue=True)
+        await bus.transport.publish(bus.subject(), b"1", msg_id="same")
+        inbox = Inbox(ack=True)
+        await bus.join(inbox)
+        await inbox.expect(1, bus.patience)
+        await bus.transport.flush()
+        assert (await bus.transport.publish(bus.subject(), b"1", msg_id="same")).duplicate
+        await inbox.expect_nothing(self.quiet)
+
+    async def test_message_id_is_forgotten_after_the_window(self, bus: Bus) -> None:
+        """N8: the duplicate window over, the id is free again."""
+        await bus.ensure(duplicate_window=self.tick)
+        await bus.transport.publish(bus.subject(), b"1", msg_id="same")
+
+        async def stored_again() -> bool:
+            return not (await bus.transport.publish(bus.subject(), b"1", msg_id="same")).duplicate
+
+        assert not await stored_again()
+        await until(stored_again, bus.patience)
+
+    async def test_many_are_stored_in_order(self, bus: Bus) -> None:
+        """N13: a thousand at once → as many acks in the same order, and the messages in that order."""
+        await bus.ensure()
+        results = await bus.transport.publish_many([Outgoing(bus.subject(), b"%d" % n) for n in range(1000)])
+        assert results == [PubAck(bus.stream, n + 1) for n in range(1000)]
+        inbox = Inbox(ack=True)
+        await bus.join(inbox)
+        await inbox.expect(1000, bus.patience)
+        assert inbox.payloads == [b"%d" % n for n in range(1000)]
+
+    async def test_none_at_once(self, bus: Bus) -> None:
+        """`publish_many` of nothing → nothing."""
+        assert await bus.transport.publish_many([]) == []
+
+    async def test_many_are_written_at_the_call(self, bus: Bus) -> None:
+        """`publish_many` writes before anything is awaited: what is published afterwards comes after it."""
+        await bus.ensure()
+        pending = bus.transport.publish_many([Outgoing(bus.subject(), b"first"), Outgoing(bus.subject(), b"second")])
+        third = await bus.transport.publish(bus.subject(), b"third")
+        assert third.seq == 3
+        assert all(map(stored, await pending))
+
+    async def test_one_too_large_of_many(self, bus: Bus) -> None:
+        """N13: one of many above the stream's limit → exactly that one is reported, the others stored once."""
+        await bus.ensure(max_message_size=1000)
+        messages = [Outgoing(bus.subject(), b"x" * (2000 if n == 4 else 10), f"m{n}") for n in range(10)]
+        results = await bus.transport.publish_many(messages)
+        assert isinstance(results[4], PayloadTooLarge)
+        assert [n for n, result in enumerate(results) if not stored(result)] == [4]
+        assert (await bus.transport.stream_state(bus.stream)).messages == 9
+
+    async def test_one_above_max_payload_of_many(self, bus: Bus) -> None:
+        """N13: one of many above `max_payload` → the same."""
+        await bus.ensure()
+        large = b"x" * (bus.transport.max_payload + 1)
+        results = await bus.transport.publish_many(
+            [Outgoing(bus.subject(), b"1"), Outgoing(bus.subject(), large), Outgoing(bus.subject(), b"2")]
+        )
+        assert isinstance(results[1], PayloadTooLarge)
+        assert [stored(result) for result in results] == [True, False, True]
+
+    async def test_one_for_no_stream_of_many(self, bus: Bus) -> None:
+        """N13: one of many on a subject no stream takes → the same."""
+        await bus.ensure(bus.subject("here"))
+        results = await bus.transport.publish_many(
+            [
+                Outgoing(bus.subject("here"), b"1"),
+                Outgoing(bus.subject("gone"), b"2"),
+                Outgoing(bus.subject("here"), b"3"),
+            ]
+        )
+        assert isinstance(results[1], Refused)
+        assert [stored(result) for result in results] == [True, False, True]
+
+    async def test_stream_full_for_some_of_many(self, bus: Bus) -> None:
+        """N13: the stream is full after three of five → three acks, two `StreamFull` worth another try."""
+        await bus.ensure(max_messages=3)
+        results = await bus.transport.publish_many([Outgoing(bus.subject(), b"%d" % n) for n in range(5)])
+        assert [stored(result) for result in results] == [True, True, True, False, False]
+        for result in results[3:]:
+            assert isinstance(result, StreamFull)
+            assert result.retryable
+
+    async def test_same_message_id_among_many(self, bus: Bus) -> None:
+        """N8, N13: sent again with their ids, many are acknowledged as duplicates and stored once."""
+        await bus.ensure()
+        messages = [Outgoing(bus.subject(), b"%d" % n, f"id-{n}") for n in range(20)]
+        assert all(map(stored, await bus.transport.publish_many(messages)))
+        again = await bus.transport.publish_many(messages)
+        assert again == [PubAck(bus.stream, n + 1, duplicate=True) for n in range(20)]
+
+    async def test_concurrent_publishers(self, bus: Bus) -> None:
+        """Many tasks publishing at once: each gets the ack of its own message."""
+        await bus.ensure()
+        acks = await asyncio.gather(
+            *(bus.transport.publish(bus.subject(), b"%d" % n, msg_id=f"id-{n}") for n in range(50))
+        )
+        inbox = Inbox(ack=True)
+        await bus.join(inbox)
+        await inbox.expect(50, bus.patience)
+        assert {message.seq: message.payload for message in inbox.messages} == {
+            ack.seq: b"%d" % n for n, ack in enumerate(acks)
+        }
