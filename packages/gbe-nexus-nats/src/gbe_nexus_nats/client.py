@@ -88,6 +88,7 @@ class FastClient(Client):
         self._live = False
         self._in_read = False
         self._flush_scheduled = False
+        self._pushed = False
         self._out: list[bytes] = []
         self._out_size = 0
         self._queue: deque[tuple[bytes, bytes, Delivery | None]] = deque()
@@ -118,6 +119,19 @@ class FastClient(Client):
         elif not self._in_read and not self._flush_scheduled:
             self._flush_scheduled = True
             self._loop.call_soon(self._scheduled_write)
+
+    def push(self) -> None:
+        """Send what is collected now, if nothing was in this turn of the loop: for what somebody waits for.
+
+        Later frames of the turn still go out together at its end.
+        """
+        if self._in_read or self._pushed:
+            return
+        self._pushed = True
+        if not self._flush_scheduled:
+            self._flush_scheduled = True
+            self._loop.call_soon(self._scheduled_write)
+        self.write_out()
 
     def write_or_hold(self, frame: bytes) -> None:
         """Send a frame, or keep it for the next connection: an ack is as good then."""
@@ -218,6 +232,7 @@ class FastClient(Client):
 
     def _scheduled_write(self) -> None:
         self._flush_scheduled = False
+        self._pushed = False
         self.write_out()
 
     def _went_down(self) -> None:

@@ -416,7 +416,7 @@ class PullSubscription(Subscription):
                 self._made = asyncio.get_running_loop().time()
                 return
             except Exception as error:
-                if self._stopped or not self._client.live:
+                if not self._client.live:
                     return  # The next connection starts it again.
                 expected = isinstance(error, NexusError)
                 logger.warning("%s: can't consume, trying again: %s", self._label, error, exc_info=not expected)
@@ -500,13 +500,14 @@ class GroupSubscription(PullSubscription):
         return config
 
     def _note_differences(self, wanted: dict[str, Any], found: dict[str, Any]) -> None:
-        one = found.get("filter_subject")
-        subjects: list[str] = sorted(found.get("filter_subjects") or ([one] if one else []))
+        subjects: list[str] = sorted(found.get("filter_subjects") or [])
         differences = [
             f"{key} is {found.get(key)!r} instead of {value!r}"
             for key, value in wanted.items()
             if key not in ("name", "max_waiting") and found.get(key) != value
         ]
+        if found.get("filter_subject"):
+            subjects = [found["filter_subject"]]
         if subjects != sorted(self._spec.subjects):
             differences.append(f"subjects are {subjects!r} instead of {sorted(self._spec.subjects)!r}")
         if differences:

@@ -199,6 +199,7 @@ class Publisher:
         if batch.left:
             if self._client.live:
                 batch.sent = self._loop.time()
+                self._client.push()
             if self._timer is None:
                 self._timer = self._loop.call_later(_TICK, self._tick)
         return batch.future

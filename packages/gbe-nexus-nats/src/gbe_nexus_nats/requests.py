@@ -95,6 +95,7 @@ class Requests:
         self._next += 1
         waiting = self._waiting[token] = _Waiting(subject, self._loop.create_future(), many)
         self._client.write(publish_frame(encoded, self._reply + token, b"", payload))
+        self._client.push()
         try:
             async with asyncio.timeout(max(timeout, 0.001)):
                 result = await waiting.future
