@@ -1,0 +1,199 @@
+"""The messages that follow from a job's records, as payloads of the wire protocol. Pure: the driver sends them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from msgspec import Raw, Struct, json
+
+from gbe_jobs_domain import subjects
+from gbe_jobs_domain.edges import EdgeData, Inline, Ref
+from gbe_jobs_domain.ids import task_id
+from gbe_jobs_domain.outcomes import Completed, Failed, FailureKind, TaskOutcome
+from gbe_jobs_domain.payloads import (
+    JobCancelled,
+    JobCompleted,
+    JobCreated,
+    JobFailed,
+    JobSummary,
+    TaskDispatch,
+    TaskEnded,
+    TaskSummary,
+)
+from gbe_jobs_domain.records import FinalRecord, JobRecord, OutcomeRecord
+from gbe_jobs_domain.states import JobState
+from gbe_oracle.core.job import Job
+
+
+class _OutcomeData(Struct, frozen=True):
+    data: Raw = Raw(b"null")
+
+
+class _Failure(Struct, frozen=True):
+    kind: FailureKind = FailureKind.ERROR
+    exit_code: int = 1
+    stderr: str = ""
+
+
+_outcome_data = json.Decoder(_OutcomeData)
+_failure = json.Decoder(_Failure)
+
+
+def edge_of(outcome: Raw) -> Raw | None:
+    """The edge data in an outcome, unopened; None where it has none."""
+    data = _outcome_data.decode(outcome).data
+    return None if bytes(data) == b"null" else data
+
+
+def dispatch(job: Job, index: int, inputs: Mapping[str, Raw], seq: int) -> TaskDispatch:
+    """The queue message of a task that the record at `seq` dispatched."""
+    spec = job.spec
+    task = job.outline.tasks[index]
+    return TaskDispatch(
+        task_id=task_id(spec.job_id, index),
+        job_id=spec.job_id,
+        org_id=spec.org_id,
+        job_type=spec.job_type,
+        task_name=task.name,
+        task_type=task.task_type,
+        params=task.params,
+        input_from=task.input_from,
+        inputs=dict(inputs),
+        timeout_secs=task.timeout_secs,
+        max_retries=task.max_retries,
+        retry=task.retry,
+        on_lost=task.on_lost,
+        journal_seq=seq,
+        depth=spec.depth,
+    )
+
+
+def created_event(job: Job) -> JobCreated:
+    """`gbe.jobs.{job_type}.created`."""
+    spec = job.spec
+    return JobCreated(
+        spec.job_id,
+        spec.org_id,
+        spec.job_type,
+        len(job.graph),
+        spec.created_at,
+        definition_ref=spec.definition_ref,
+        parent=spec.parent,
+        retry_of=spec.retry_of,
+    )
+
+
+def final_event(job: Job, final: FinalRecord) -> tuple[str, JobCompleted | JobFailed | JobCancelled]:
+    """The name and payload of the one event that ends the job."""
+    spec = job.spec
+    where = subjects.history(spec.job_type, spec.job_id)
+    if final.state == JobState.COMPLETED:
+        return "completed", JobCompleted(spec.job_id, spec.org_id, spec.job_type, final.at, where)
+    if final.state == JobState.CANCELLED:
+        return "cancelled", JobCancelled(spec.job_id, spec.org_id, spec.job_type, final.at, final.reason, where)
+    index = final.failed_task
+    return "failed", JobFailed(
+        spec.job_id,
+        spec.org_id,
+        spec.job_type,
+        final.at,
+        final.error,
+        failed_task_id=None if index is None else task_id(spec.job_id, index),
+        failed_task=None if index is None else job.outline.tasks[index].name,
+        result_ref=where,
+    )
+
+
+def parent_report(spec: JobRecord, final: FinalRecord, worker: str, outcome: TaskOutcome) -> TaskEnded:
+    """The terminal of the task whose work this job was."""
+    parent = spec.parent
+    assert parent is not None
+    return TaskEnded(
+        task_id=parent.task_id,
+        job_id=parent.job_id,
+        job_type=parent.job_type,
+        task_name=parent.task_name,
+        task_type=parent.task_type,
+        attempt=parent.attempt,
+        worker=worker,
+        started_at=spec.created_at,
+        ended_at=final.at,
+        outcome=outcome,
+        starts=parent.attempt,
+    )
+
+
+def parent_outcome(job: Job, final: FinalRecord, outcomes: Mapping[int, OutcomeRecord]) -> TaskOutcome:
+    """What a child job's end means for the task it stands for: data is the map of the inner results by task name.
+
+    An inner failure keeps its kind, exit code and text, so that the outer job fails as the inner one did.
+    """
+    if final.state == JobState.COMPLETED:
+        results: dict[str, object] = {}
+        for index, task in enumerate(job.outline.tasks):
+            record = outcomes.get(index)
+            edge = None if record is None else edge_of(record.outcome)
+            results[task.name] = None if edge is None else _edge_value(edge)
+        return Completed(data=Inline(Raw(json.encode(results))))
+    if final.state == JobState.CANCELLED:
+        return Failed(f"the inner job was cancelled: {final.reason}", FailureKind.CANCELLED)
+    if final.failed_task is None:
+        return Failed(final.error, FailureKind.TIMEOUT, 124)
+    record = outcomes.get(final.failed_task)
+    failure = _Failure() if record is None else _failure.decode(record.outcome)
+    return Failed(final.error, failure.kind, failure.exit_code, failure.stderr)
+
+
+def _edge_value(edge: Raw) -> object:
+    opened = json.decode(edge, type=EdgeData)
+    return {"ref": opened.uri} if isinstance(opened, Ref) else opened.value
+
+
+def task_summaries(job: Job, outcomes: Mapping[int, OutcomeRecord]) -> list[TaskSummary]:
+    """All tasks for the history, in definition order."""
+    summaries = []
+    for index, task in enumerate(job.outline.tasks):
+        record = outcomes.get(index)
+        state = job.task_state(index).value
+        if record is None:
+            summaries.append(TaskSummary(task.name, task.task_type, state))
+        else:
+            summaries.append(
+                TaskSummary(
+                    task.name,
+                    task.task_type,
+                    state,
+                    record.starts or record.attempt,
+                    record.worker,
+                    record.started_at,
+                    record.ended_at,
+                    record.outcome,
+                )
+            )
+    return summaries
+
+
+def summary(job: Job, final: FinalRecord, tasks: list[TaskSummary]) -> JobSummary:
+    """`gbe.history.{job_type}.{job_id}`, everything inline."""
+    spec = job.spec
+    return JobSummary(
+        spec.job_id,
+        spec.org_id,
+        spec.job_type,
+        job.outline.name,
+        final.state,
+        spec.created_at,
+        final.at,
+        spec.definition_sha256,
+        task_count=len(job.graph),
+        error=final.error,
+        reason=final.reason,
+        failed_task=None if final.failed_task is None else job.outline.tasks[final.failed_task].name,
+        parent=spec.parent,
+        retry_of=spec.retry_of,
+        depth=spec.depth,
+        children={job.outline.tasks[index].name: job_id for index, (_, job_id) in sorted(job.children.items())},
+        tasks=tasks,
+        definition=spec.definition,
+        definition_ref=spec.definition_ref,
+    )

@@ -1,0 +1,201 @@
+"""From records to the messages that follow from them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from msgspec import Raw, json, structs
+
+from gbe_jobs_domain import subjects
+from gbe_jobs_domain.edges import ARTIFACT_STORE, Inline, Ref
+from gbe_jobs_domain.ids import task_id
+from gbe_jobs_domain.outcomes import Failed, FailureKind
+from gbe_jobs_domain.payloads import (
+    ControlKind,
+    JobCancelRequested,
+    Parent,
+    TaskControl,
+    TaskDispatch,
+    TaskEnded,
+)
+from gbe_jobs_domain.records import OutcomeRecord
+from gbe_nexus import ArtifactStore, Outgoing, PayloadDecoder, encode_payload, now_ms
+from gbe_oracle.core import messages
+from gbe_oracle.core.job import Job
+from gbe_oracle.loading import Loader
+from gbe_oracle.slots import Entry, Slot
+
+CHUNK = 8 << 20
+"""Bytes written to the bus before its answers are awaited."""
+EDGES_KEPT = 16
+"""Edges per job kept opened, for dependents that are dispatched one after the other."""
+_HEADROOM = 512  # headers and protocol around a payload
+_REF_SIZE = 400  # no gain in replacing an input smaller than a reference
+
+_dispatch = PayloadDecoder(TaskDispatch)
+_edge = json.Decoder(Inline | Ref)
+_encode = json.Encoder().encode
+
+
+class Effects:
+    """Builds the effects of committed records. `identity` is who reports for child jobs."""
+
+    chunk = CHUNK
+
+    def __init__(self, loader: Loader, artifacts: ArtifactStore, *, identity: str, max_payload: int) -> None:
+        self._loader = loader
+        self._artifacts = artifacts
+        self._identity = identity
+        self._max_payload = max_payload
+
+    def build(self, entry: Entry, outgoing: list[Outgoing]) -> int | None:
+        """Append the record's effects that are still wanted; returns their bytes.
+
+        None: an outcome that is needed is no longer in memory; nothing was appended then.
+        """
+        return self._build(entry, outgoing, {})
+
+    async def build_reading(self, entry: Entry, outgoing: list[Outgoing]) -> int:
+        """The same, reading from the journal what is missing."""
+        job = entry.job
+        missing: dict[int, OutcomeRecord] = {}
+        if job is not None:
+            needed = {
+                index
+                for dispatched in entry.record.dispatch
+                if job.is_open(dispatched)
+                for index in job.graph.upstream_read(dispatched)
+            }
+            if entry.record.final is not None and job.spec.parent is not None:
+                needed = {index for index in range(len(job.graph)) if job.applied_at[index]}
+            for seq in sorted({job.applied_at[index] for index in needed if index not in entry.slot.outcomes} - {0}):
+                for outcome in (await self._loader.record(seq)).outcomes:
+                    if outcome.index in needed:
+                        missing[outcome.index] = outcome
+        size = self._build(entry, outgoing, missing)
+        assert size is not None, "everything needed was read"
+        return size
+
+    def _build(self, entry: Entry, outgoing: list[Outgoing], read: Mapping[int, OutcomeRecord]) -> int | None:
+        job, record, slot = entry.job, entry.record, entry.slot
+        if job is None:
+            return 0
+        begin = len(outgoing)
+        size = 0
+        job_id, job_type = slot.job_id, slot.job_type
+        ts = now_ms()
+        if record.created is not None:
+            event_id = f"{job_id}:created"
+            body = encode_payload(event_id, messages.created_event(job), job.spec.created_at)
+            outgoing.append(Outgoing(subjects.job_event(job_type, "created"), body, event_id))
+        tasks = job.outline.tasks
+        for index in record.dispatch:
+            if not job.is_open(index):
+                continue
+            inputs: Mapping[str, Raw] | None = {}
+            if tasks[index].input_from:
+                inputs = self._inputs(slot, job, index, read)
+                if inputs is None:
+                    del outgoing[begin:]
+                    return None
+            event_id = f"{task_id(job_id, index)}:queue"
+            body = encode_payload(event_id, messages.dispatch(job, index, inputs, entry.seq), ts)
+            size += len(body)
+            outgoing.append(Outgoing(subjects.queue(tasks[index].task_type), body, event_id))
+        reason = "the job is over" if record.final is None else record.final.reason or record.final.error
+        for task_type in record.control:
+            event_id = f"{job_id}:{task_type}:control"
+            control = TaskControl(ControlKind.CANCEL, job_id, reason=reason)
+            outgoing.append(Outgoing(subjects.control(task_type), encode_payload(event_id, control, ts), event_id))
+        for child_type, child_id in record.children:
+            event_id = f"{child_id}:cancel"
+            cancel = JobCancelRequested(child_id, reason)
+            outgoing.append(Outgoing(subjects.cancel(child_type), encode_payload(event_id, cancel, ts), event_id))
+        if record.final is not None:
+            name, event = messages.final_event(job, record.final)
+            event_id = f"{job_id}:{name}"
+            body = encode_payload(event_id, event, record.final.at)
+            outgoing.append(Outgoing(subjects.job_event(job_type, name), body, event_id))
+            if job.spec.parent is not None:
+                outcomes = {**slot.outcomes, **read}
+                if any(job.applied_at[index] and index not in outcomes for index in range(len(job.graph))):
+                    del outgoing[begin:]
+                    return None
+                outcome = messages.parent_outcome(job, record.final, outcomes)
+                report = messages.parent_report(job.spec, record.final, self._identity, outcome)
+                outgoing.append(_terminal(report))
+        return size
+
+    def _inputs(self, slot: Slot, job: Job, index: int, read: Mapping[int, OutcomeRecord]) -> dict[str, Raw] | None:
+        inputs: dict[str, Raw] = {}
+        edges = slot.edges
+        for upstream in job.graph.upstream_read(index):
+            edge = edges.get(upstream)
+            if edge is None:
+                outcome = slot.outcomes.get(upstream) or read.get(upstream)
+                if outcome is None:
+                    if job.applied_at[upstream]:
+                        return None
+                    continue
+                found = messages.edge_of(outcome.outcome)
+                if found is None:
+                    continue
+                edge = edges[upstream] = found
+                if len(edges) > EDGES_KEPT:
+                    del edges[next(iter(edges))]
+            inputs[job.outline.tasks[upstream].name] = edge
+        return inputs
+
+    def chunks(self, outgoing: list[Outgoing]) -> Iterator[list[Outgoing]]:
+        """The messages in portions of about `chunk` bytes."""
+        portion: list[Outgoing] = []
+        size = 0
+        for message in outgoing:
+            portion.append(message)
+            size += len(message.payload)
+            if size >= self.chunk:
+                yield portion
+                portion, size = [], 0
+        if portion:
+            yield portion
+
+    async def spill_inputs(self, message: Outgoing) -> Outgoing | None:
+        """A queue message too large for the bus with its largest inputs by reference; None where that is not enough."""
+        limit = self._max_payload - _HEADROOM
+        payload = _dispatch.decode(message.payload)
+        inputs = dict(payload.data.inputs)
+        for name in sorted(inputs, key=lambda name: len(bytes(inputs[name])), reverse=True):
+            edge = _edge.decode(inputs[name])
+            if isinstance(edge, Ref) or len(bytes(inputs[name])) <= _REF_SIZE:
+                continue
+            key = subjects.artifact_key(payload.data.job_id, "edges", name)
+            stored = await self._artifacts.put(key, bytes(edge.value), media_type="application/json")
+            ref = Ref(ARTIFACT_STORE, key, stored.size, stored.sha256, stored.media_type, edge.items)
+            inputs[name] = Raw(_encode(ref))
+            body = _encode(structs.replace(payload, data=structs.replace(payload.data, inputs=inputs)))
+            if len(body) <= limit:
+                return Outgoing(message.subject, body, message.msg_id)
+        return None
+
+    def refused_child(self, parent: Parent, reason: str, at: int) -> Outgoing:
+        """The end of a task whose child job was refused."""
+        outcome = Failed(f"the inner job was refused: {reason}", FailureKind.REJECTED)
+        return _terminal(
+            TaskEnded(
+                parent.task_id,
+                parent.job_id,
+                parent.job_type,
+                parent.task_name,
+                parent.task_type,
+                parent.attempt,
+                self._identity,
+                at,
+                at,
+                outcome,
+            )
+        )
+
+
+def _terminal(report: TaskEnded) -> Outgoing:
+    event_id = f"{report.task_id}:{report.attempt}:terminal"
+    return Outgoing(subjects.terminal(report.task_type), encode_payload(event_id, report), event_id)

@@ -1,0 +1,133 @@
+"""What time drives: deadlines, and that no stream grows for ever (until the Watcher takes that over)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from gbe_jobs_domain import streams, subjects
+from gbe_jobs_domain.records import JournalRecord
+from gbe_nexus import Journal, NotFound, PayloadDecoder, Transport, UndecodableMessage, UnknownVersion, now_ms
+from gbe_oracle.core.events import DeadlinePassed
+from gbe_oracle.engine import Engine
+
+log = logging.getLogger("gbe.oracle")
+
+PURGE_AFTER = 2.0
+"""Seconds a journal outlives the writing of its history, so that readers that are a little behind find one of them."""
+PURGE_AT_ONCE = 64
+TRIM_EVERY = 2.0
+SWEEP_EVERY = 60.0
+TOMBSTONE_AGE = 3600.0
+"""Seconds a cancel waits for its submit."""
+FULL = 0.8
+"""Share of a limit from which new jobs are refused; work under way keeps the rest."""
+
+_record = PayloadDecoder(JournalRecord)
+
+
+class Housekeeping:
+    """Called by the Oracle's tick. Every step may be done by several Oracles at once, or twice."""
+
+    def __init__(self, transport: Transport, engine: Engine, journal: Journal, history: Journal) -> None:
+        self._transport = transport
+        self._engine = engine
+        self._journal = journal
+        self._history = history
+        self._next_trim = 0.0
+        self._next_sweep = 0.0
+        self._tombstones: dict[str, float] = {}
+        self._deadlines: dict[str, tuple[int, str]] = {}
+
+    async def tick(self) -> None:
+        """One round. Raises `NexusError`; the next round goes on where this one ended."""
+        now = asyncio.get_running_loop().time()
+        self._expire()
+        await self._purge(now)
+        if now >= self._next_trim:
+            self._next_trim = now + TRIM_EVERY
+            await self._trim()
+            await self._watch_limits()
+        if now >= self._next_sweep:
+            self._next_sweep = now + SWEEP_EVERY
+            await self._sweep(now)
+
+    def _expire(self) -> None:
+        now = now_ms()
+        due = [*self._engine.deadlines()]
+        due.extend((at, job_type, job_id) for job_id, (at, job_type) in self._deadlines.items())
+        for deadline, job_type, job_id in due:
+            if deadline <= now:
+                self._deadlines.pop(job_id, None)
+                self._engine.add(job_type, job_id, DeadlinePassed("the job's time is over"), _Unheard())
+
+    async def _purge(self, now: float) -> None:
+        """Journals of jobs that are in the history."""
+        purgeable = self._engine.purgeable
+        while purgeable and purgeable[0][0] + PURGE_AFTER <= now:
+            batch = [subject for since, subject in purgeable[:PURGE_AT_ONCE] if since + PURGE_AFTER <= now]
+            await asyncio.gather(*(self._journal.purge(subject) for subject in batch))
+            del purgeable[: len(batch)]
+
+    async def _trim(self) -> None:
+        """What all Oracles together have acknowledged."""
+        try:
+            state = await self._transport.consumer_state(streams.INBOX, subjects.ORACLE_CONSUMER)
+        except NotFound:
+            return
+        if state.ack_floor:
+            await self._transport.trim(streams.INBOX, state.ack_floor + 1)
+
+    async def _watch_limits(self) -> None:
+        reason = None
+        for name in streams.WORK_STREAMS:
+            state = await self._transport.stream_state(name)
+            if state.fullness >= FULL:
+                reason = f"stream {name} is {state.fullness:.0%} full: no new jobs until it is below {FULL:.0%}"
+        if reason != self._engine.refusing:
+            log.warning("%s", reason or "new jobs are taken again")
+            self._engine.refusing = reason
+
+    async def _sweep(self, now: float) -> None:
+        """Journals that a dead Oracle left: purge those in the history, heed deadlines, drop old tombstones.
+
+        A job under way needs nothing: its reports come to whichever Oracle works.
+        """
+        left = await self._journal.subjects("gbe.journal.>")
+        by_history = {}
+        for subject in left:
+            _, _, job_type, job_id = subject.split(".")
+            by_history[subjects.history(job_type, job_id)] = subject
+        finished = await self._history.last_many(list(by_history))
+        known = {subject for _, subject in self._engine.purgeable}
+        self._engine.purgeable.extend(
+            (now, by_history[subject]) for subject in finished if by_history[subject] not in known
+        )
+        for history, subject in by_history.items():
+            if history not in finished:
+                await self._look(subject, now)
+
+    async def _look(self, subject: str, now: float) -> None:
+        async for entry in self._journal.replay(subject):
+            _, _, job_type, job_id = subject.split(".")
+            try:
+                record = _record.decode(entry.payload).data
+            except (UndecodableMessage, UnknownVersion):
+                return
+            if record.created is not None:
+                self._tombstones.pop(subject, None)
+                if record.created.deadline_at and job_id not in self._deadlines:
+                    self._deadlines[job_id] = (record.created.deadline_at, job_type)
+                return
+            first_seen = self._tombstones.setdefault(subject, now)
+            if now - first_seen > TOMBSTONE_AGE:
+                await self._journal.purge(subject)
+                del self._tombstones[subject]
+
+
+class _Unheard:
+    """Nobody waits for the event of a clock."""
+
+    def ack(self) -> None: ...
+    def nak(self, delay: float = 0.0) -> None: ...
+    def in_progress(self) -> None: ...

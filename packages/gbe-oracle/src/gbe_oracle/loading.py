@@ -1,0 +1,148 @@
+"""Reading what is durable: journals into job states, the history, definitions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from msgspec import DecodeError, Struct, json
+
+from gbe_jobs_domain import subjects
+from gbe_jobs_domain.dag import check_outline
+from gbe_jobs_domain.definitions import JobOutline
+from gbe_jobs_domain.payloads import JobSummary
+from gbe_jobs_domain.records import JobRecord, JournalRecord, OutcomeRecord
+from gbe_nexus import (
+    ArtifactStore,
+    IntegrityError,
+    Journal,
+    JournalEntry,
+    NotFound,
+    PayloadDecoder,
+    PayloadTooLarge,
+    UndecodableMessage,
+    UnknownVersion,
+)
+from gbe_oracle.core.job import Job
+
+MAX_DEFINITION = 64 << 20
+"""Bytes of a definition that came by reference."""
+
+
+class LoadedJob(Struct, frozen=True):
+    """A job with a journal."""
+
+    job: Job
+    created_at_seq: int
+
+
+class TombstonedJob(Struct, frozen=True):
+    """A job that was cancelled before its submit came."""
+
+    seq: int
+    reason: str
+
+
+class FinishedJob(Struct, frozen=True):
+    """A job whose journal is gone: only its history is left. `sha256` is of its definition."""
+
+    sha256: str
+
+
+class NewerJournal(Struct, frozen=True):
+    """A job with records of a newer version: left to newer Oracles."""
+
+
+class InvalidDefinition(ValueError):
+    """A submitted definition that is none, or whose DAG is not one."""
+
+
+_outline = json.Decoder(JobOutline)
+_record = PayloadDecoder(JournalRecord)
+_summary = PayloadDecoder(JobSummary)
+
+
+class Loader:
+    """Reads for the engine. Everything may raise `NexusError`; the caller tries again."""
+
+    def __init__(self, journal: Journal, history: Journal, artifacts: ArtifactStore) -> None:
+        self._journal = journal
+        self._history = history
+        self._artifacts = artifacts
+
+    async def load(
+        self, job_type: str, job_id: str, window: int
+    ) -> LoadedJob | TombstonedJob | FinishedJob | NewerJournal | None:
+        """Where the job is now, as the journal's leader has it; None where nobody ever heard of it."""
+        subject = subjects.journal(job_type, job_id)
+        job: Job | None = None
+        created_at = 0
+        tombstone: TombstonedJob | None = None
+        try:
+            async for entry in self._journal.replay(subject):
+                record = _record.decode(entry.payload).data
+                if job is not None:
+                    job.replay(record, entry.seq)
+                elif record.created is not None:
+                    outline = await self.outline(record.created)
+                    job = Job(record.created, outline, window=window)
+                    job.replay(record, entry.seq)
+                    created_at = entry.seq
+                else:
+                    tombstone = TombstonedJob(entry.seq, record.cancel or "")
+        except UnknownVersion:
+            return NewerJournal()
+        if job is not None:
+            return LoadedJob(job, created_at)
+        if tombstone is not None:
+            return tombstone
+        found = await self._history.last(subjects.history("*", job_id))
+        return None if found is None else _finished(found)
+
+    async def finished(self, history_subjects: Sequence[str]) -> dict[str, FinishedJob]:
+        """Those of the jobs that have a history, by history subject."""
+        found = await self._history.last_many(history_subjects)
+        return {subject: _finished(entry) for subject, entry in found.items()}
+
+    async def record(self, seq: int) -> JournalRecord:
+        """The journal record at a sequence. Raises `NotFound` where it was purged."""
+        entry = await self._journal.read(seq)
+        if entry is None:
+            raise NotFound(f"journal record {seq} is gone")
+        return _record.decode(entry.payload).data
+
+    async def outcomes(self, subject: str) -> Mapping[int, OutcomeRecord]:
+        """All outcomes a journal holds, by task index."""
+        outcomes: dict[int, OutcomeRecord] = {}
+        async for entry in self._journal.replay(subject):
+            for outcome in _record.decode(entry.payload).data.outcomes:
+                outcomes[outcome.index] = outcome
+        return outcomes
+
+    async def outline(self, spec: JobRecord) -> JobOutline:
+        """The definition as the Oracle reads it. Raises `InvalidDefinition`."""
+        text: bytes | memoryview
+        if spec.definition_ref is not None:
+            ref = spec.definition_ref
+            try:
+                text = await self._artifacts.read(ref.key, limit=MAX_DEFINITION)
+            except (NotFound, IntegrityError, PayloadTooLarge) as error:
+                raise InvalidDefinition(f"the definition at {ref.uri} can't be used: {error}") from error
+        else:
+            text = memoryview(spec.definition)  # type: ignore[arg-type]
+        try:
+            outline = _outline.decode(text)
+        except (DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise InvalidDefinition(f"the definition is not a job: {error}") from error
+        if outline.job_type != spec.job_type:
+            raise InvalidDefinition(f"the definition's job type is {outline.job_type!r}, not {spec.job_type!r}")
+        problem = check_outline(outline)
+        if problem is not None:
+            raise InvalidDefinition(problem)
+        return outline
+
+
+def _finished(entry: JournalEntry) -> FinishedJob:
+    try:
+        return FinishedJob(_summary.decode(entry.payload).data.definition_sha256)
+    except (UndecodableMessage, UnknownVersion):
+        return FinishedJob("")
