@@ -126,7 +126,7 @@ def check_outline(outline: JobOutline) -> str | None:
 def job_name_problem(name: str) -> str | None:
     """What is wrong with a job's name; None where nothing is."""
     if not name.strip():
-        return "a job needs a name"
+        return "a job name can't be blank"
     if len(name) > MAX_JOB_NAME:
         return f"a job name has at most {MAX_JOB_NAME} characters, this one has {len(name)}"
     if not name.isprintable():

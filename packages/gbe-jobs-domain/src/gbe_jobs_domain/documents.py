@@ -17,7 +17,7 @@ from gbe_jobs_domain.collector import Collector
 from gbe_jobs_domain.definitions import JobDefinition
 from gbe_jobs_domain.errors import DefinitionError, DefinitionErrors
 from gbe_jobs_domain.json_nodes import parse_json
-from gbe_jobs_domain.nodes import Node, Unreadable
+from gbe_jobs_domain.nodes import Node, TooLarge, Unreadable
 from gbe_jobs_domain.plain_json import decode_plain
 from gbe_jobs_domain.reader import Reader
 
@@ -131,9 +131,9 @@ def _parse(text: str, collector: Collector) -> Node | None:
     if named_json or _LOOKS_LIKE_JSON.match(text):
         found = Collector(collector.source)
         try:
-            root: Node | None = parse_json(text, found)
-        except Unreadable:
-            if named_json or (root := _flow_style(text, collector)) is None:
+            root = parse_json(text, found)
+        except Unreadable as error:
+            if named_json or isinstance(error, TooLarge) or (root := _flow_style(text, collector)) is None:
                 collector.errors += found.errors
                 raise
             return root

@@ -9,21 +9,22 @@ from typing import Final
 
 from gbe_jobs_domain.collector import Collector
 from gbe_jobs_domain.errors import quoted
-from gbe_jobs_domain.nodes import MAX_DEPTH, MAX_NODES, Entries, Items, Kind, Node, Scalar, Unreadable
+from gbe_jobs_domain.nodes import MAX_DEPTH, MAX_NODES, Entries, Items, Kind, Node, Scalar, TooLarge, Unreadable
 
 _SPACE: Final = re.compile(r"[ \t\r\n]*")
 _NUMBER: Final = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?")
-_STRING: Final = re.compile(r'"([^"\\\x00-\x1f]*(?:\\.[^"\\\x00-\x1f]*)*)"')
+# Possessive, since what could be tried again would be remembered for each escape.
+_STRING: Final = re.compile(r'"([^"\\\x00-\x1f]*+(?:\\.[^"\\\x00-\x1f]*+)*+)"')
 _WORD: Final = re.compile(r"[A-Za-z0-9_.+-]+")
 _WORDS: Final = {"true": Kind.BOOL, "false": Kind.BOOL, "null": Kind.NULL}
 
 
-def parse_json(text: str, collector: Collector) -> Node:
-    """The document's node. Duplicate keys are collected.
+def parse_json(text: str, collector: Collector) -> Node | None:
+    """The document's node; None where the text holds none. Duplicate keys are collected.
 
     Raises `Unreadable` (the reason collected) at the first syntax error.
     """
-    return _Parser(text, collector).document()
+    return _Parser(text, collector).document() if text.strip(" \t\r\n") else None
 
 
 class _Parser:
@@ -49,24 +50,26 @@ class _Parser:
         line = bisect_right(self._starts, at)
         return line, at - self._starts[line - 1] + 1
 
-    def _refused(self, at: int, message: str, hint: str = "") -> Unreadable:
+    def _refused(self, at: int, expected: str, hint: str = "") -> Unreadable:
         found = self._text[at : at + 1]
-        what = f"found {quoted(found)}" if found else "found the end of the document"
-        self._errors.at(*self._place(at), f"not valid JSON: {message}, {what}", hint)
+        return self._wrong(at, f"{expected}, found {quoted(found) if found else 'the end of the document'}", hint)
+
+    def _wrong(self, at: int, message: str, hint: str = "") -> Unreadable:
+        self._errors.at(*self._place(at), f"not valid JSON: {message}", hint)
         return Unreadable()
 
     def _value(self, at: int) -> tuple[Node, int]:
         self._count += 1
         if self._count > MAX_NODES:
             self._errors.at(*self._place(at), f"more than {MAX_NODES:,} values in one document")
-            raise Unreadable
+            raise TooLarge
         start = self._text[at : at + 1]
         if start == '"':
             return self._string(at)
         if start in ("{", "["):
             if self._depth >= MAX_DEPTH:
                 self._errors.at(*self._place(at), f"nested deeper than {MAX_DEPTH} levels")
-                raise Unreadable
+                raise TooLarge
             self._depth += 1
             found = self._object(at) if start == "{" else self._array(at)
             self._depth -= 1
@@ -75,7 +78,7 @@ class _Parser:
             end = _WORD.match(self._text, at)
             if end and end.end() == match.end():
                 return Scalar(match[0], Kind.NUMBER, *self._place(at)), match.end()
-            raise self._refused(at, f"{quoted(end[0] if end else match[0])} is no number")
+            raise self._wrong(at, f"{quoted(end[0] if end else match[0])} is no number")
         word = _WORD.match(self._text, at)
         if word and (kind := _WORDS.get(word[0])):
             return Scalar(word[0], kind, *self._place(at)), word.end()
@@ -84,14 +87,14 @@ class _Parser:
     def _string(self, at: int) -> tuple[Scalar, int]:
         match = _STRING.match(self._text, at)
         if not match:
-            raise self._refused(at, "a string that doesn't end in its line")
+            raise self._wrong(at, "a string that doesn't end in its line")
         text = match[1]
         if "\\" in text:
             try:
                 text = json.loads(match[0])
                 text.encode()
             except ValueError:
-                raise self._refused(at, "a string with a wrong escape") from None
+                raise self._wrong(at, "a string with a wrong escape") from None
         return Scalar(text, Kind.STRING, *self._place(at)), match.end()
 
     def _array(self, at: int) -> tuple[Items, int]:

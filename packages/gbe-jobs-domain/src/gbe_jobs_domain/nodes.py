@@ -43,12 +43,13 @@ class Items:
 
 
 class Entries:
-    """A mapping: key to the key's own node and its value."""
+    """A mapping: key to the key's own node and its value. `partial`: some of it was reported and left out."""
 
-    __slots__ = ("column", "entries", "line")
+    __slots__ = ("column", "entries", "line", "partial")
 
     def __init__(self, line: int, column: int) -> None:
         self.entries: dict[str, tuple[Scalar, Node]] = {}
+        self.partial = False
         self.line = line
         self.column = column
 
@@ -68,3 +69,7 @@ Node: TypeAlias = Scalar | Items | Entries | Broken
 
 class Unreadable(Exception):
     """The text can't be parsed any further; the collector has the reason."""
+
+
+class TooLarge(Unreadable):
+    """It goes on, but not here: too deep, or too many values."""

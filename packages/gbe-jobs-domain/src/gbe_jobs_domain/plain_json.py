@@ -19,8 +19,7 @@ from gbe_jobs_domain.reader import slug
 from gbe_jobs_domain.variables import refers
 
 _ParamName = Annotated[str, Meta(min_length=1, max_length=128)]
-# A scalar whose text in the document is known from its value: 1.50 is not, so it isn't here.
-_Scalar = str | bool | int | SecretRef
+_Scalar = str | bool | int | float | SecretRef
 
 
 class _Task(Struct, forbid_unknown_fields=True):
@@ -56,8 +55,9 @@ def decode_plain(text: str) -> JobDefinition | None:
         return None
     try:
         job = _decode(text)
-        tasks = [_definition(task) for task in job.tasks]
-        json.loads(text, object_pairs_hook=_no_duplicates)  # msgspec takes the last of several without a word
+        # A second time, since msgspec takes the last of several equal keys without a word, and keeps no number's text.
+        texts = json.loads(text, object_pairs_hook=_no_duplicates, parse_int=str, parse_float=str)
+        tasks = [_definition(task, texts["tasks"][i].get("params", {})) for i, task in enumerate(job.tasks)]
     except (msgspec.DecodeError, ValueError, RecursionError, _NotPlain):
         return None
     if dag.job_name_problem(job.name) or not dag.is_valid(tasks):
@@ -66,7 +66,7 @@ def decode_plain(text: str) -> JobDefinition | None:
     return JobDefinition(name=job.name, job_type=job_type, tasks=tasks, org=job.org)
 
 
-def _definition(task: _Task) -> TaskDefinition:
+def _definition(task: _Task, texts: dict[str, str]) -> TaskDefinition:
     for reference in task.input_from.values():
         if "" in reference.split("."):
             raise _NotPlain
@@ -75,7 +75,9 @@ def _definition(task: _Task) -> TaskDefinition:
         task_type=task.task_type,
         depends_on=task.depends_on,
         input_from=task.input_from,
-        params={key: value if isinstance(value, str) else _param(value) for key, value in task.params.items()},
+        params={
+            key: value if isinstance(value, str) else _param(value, texts[key]) for key, value in task.params.items()
+        },
         timeout_secs=None if task.timeout_secs is UNSET else task.timeout_secs,
         max_retries=task.max_retries,
         retry=None if task.retry is UNSET else task.retry,
@@ -83,16 +85,16 @@ def _definition(task: _Task) -> TaskDefinition:
     )
 
 
-def _param(value: bool | int | SecretRef) -> str | SecretRef:
+def _param(value: bool | int | float | SecretRef, text: str) -> str | SecretRef:
     if isinstance(value, SecretRef):
         return value
     if isinstance(value, bool):
         return "true" if value else "false"
-    if value == 0:
-        raise _NotPlain  # perhaps written -0
-    return str(value)
+    return text
 
 
-def _no_duplicates(pairs: list[tuple[str, object]]) -> None:
-    if len({key for key, _ in pairs}) < len(pairs):
+def _no_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
         raise _NotPlain
+    return found

@@ -105,7 +105,7 @@ class Reader:
         key = self.form.name
         name = self._string(root, key, ())
         if name is None:
-            if key not in root.entries and key not in meant:
+            if key not in root.entries and key not in meant and not root.partial:
                 self._errors.on(root, (), f"missing key '{key}'", f"a {self.form.title} needs a name")
             return "job"
         node = root.entries[key][1]
@@ -120,6 +120,8 @@ class Reader:
         node = _value(root, key)
         if node is None:
             if key not in meant:
+                if root.partial:
+                    return []
                 self._errors.on(root, (), f"missing key '{key}'", f"a {self.form.title} needs a list of them")
                 return []
             # Written under another key, which is reported: its tasks are looked at all the same.
@@ -147,7 +149,7 @@ class Reader:
         form = self.form
         meant = self._keys(node, path, form.task_keys, form.reserved_in_task)
         for key in ("name", form.task_type):
-            if key not in node.entries and key not in meant:
+            if key not in node.entries and key not in meant and not node.partial:
                 self._errors.on(node, path, f"missing key '{key}'")
         name = self._checked(node, "name", path, check_task_name)
         retries = self._number(node, "max_retries", path, "a whole number", 0, MAX_RETRIES, whole=True)

@@ -12,8 +12,8 @@ from typing import Any, Final
 import yaml
 
 from gbe_jobs_domain.collector import Collector
-from gbe_jobs_domain.errors import quoted
-from gbe_jobs_domain.nodes import MAX_DEPTH, MAX_NODES, Broken, Entries, Items, Kind, Node, Scalar, Unreadable
+from gbe_jobs_domain.errors import plain, quoted
+from gbe_jobs_domain.nodes import MAX_DEPTH, MAX_NODES, Broken, Entries, Items, Kind, Node, Scalar, TooLarge, Unreadable
 
 _Loader: Final[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -22,6 +22,7 @@ _NUMBER: Final = re.compile(
     r"|[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?"
     r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))\Z"
 )
+_UNPRINTABLE: Final = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _NULLS: Final = frozenset({"", "~", "null", "Null", "NULL"})
 _TRUE: Final = frozenset({"true", "True", "TRUE"})
 _FALSE: Final = frozenset({"false", "False", "FALSE"})
@@ -33,6 +34,13 @@ def parse_yaml(text: str, collector: Collector) -> Node | None:
 
     Raises `Unreadable` (the reason collected) where parsing can't go on.
     """
+    if found := _UNPRINTABLE.search(text):
+        before = text[: found.start()]
+        line, column = before.count("\n") + 1, found.start() - before.rfind("\n")
+        collector.at(
+            line, column, f"not valid YAML: character U+{ord(found[0]):04X}", "write it as an escape in quotes"
+        )
+        raise Unreadable
     composer = _Composer(collector)
     try:
         for event in yaml.parse(text, Loader=_Loader):
@@ -42,11 +50,13 @@ def parse_yaml(text: str, collector: Collector) -> Node | None:
         line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
         message = f"not valid YAML: {error.problem or 'unexpected end'}"
         if error.context:
-            message += f" ({error.context})"
+            begun = error.context_mark
+            where = f" that begins in line {begun.line + 1}" if begun and begun.line + 1 < line else ""
+            message += f" ({error.context}{where})"
         collector.at(line, column, message, _hint(text, line, column))
         raise Unreadable from None
     except (yaml.YAMLError, ValueError, OverflowError) as error:
-        # Characters that YAML has no place for; PyYAML gives an offset at most.
+        # Not known to happen, but what a parser of foreign text may raise is not for the caller to find out.
         collector.at(1, 1, f"not valid YAML: {' '.join(str(error).split())}")
         raise Unreadable from None
     return composer.root
@@ -96,7 +106,7 @@ class _Composer:
             kind = Entries if isinstance(event, yaml.MappingStartEvent) else Items
             if len(self._open) >= MAX_DEPTH:
                 self._errors.at(line, column, f"nested deeper than {MAX_DEPTH} levels")
-                raise Unreadable
+                raise TooLarge
             node = kind(line, column)
             self._add(node)
             self._open.append(node)
@@ -121,15 +131,15 @@ class _Composer:
         self._count += 1
         if self._count > MAX_NODES:
             self._errors.at(line, column, f"more than {MAX_NODES:,} values in one document")
-            raise Unreadable
+            raise TooLarge
         return line, column
 
     def _decorated(self, event: Any, line: int, column: int) -> None:
         if event.anchor is not None:
-            self._errors.at(line, column, f"anchors are not supported (&{event.anchor})", "write the value out")
+            self._errors.at(line, column, f"anchors are not supported (&{plain(event.anchor)})", "write the value out")
         if event.tag is not None:
             hint = "put a value in quotes to make it a string" if event.tag.endswith(":str") else "leave it out"
-            self._errors.at(line, column, f"tags are not supported ({event.tag})", hint)
+            self._errors.at(line, column, f"tags are not supported ({plain(event.tag)})", hint)
 
     def _scalar(self, event: Any) -> Node:
         line, column = self._begin(event)
@@ -157,6 +167,7 @@ class _Composer:
             return
         self._keys[-1] = None
         if isinstance(key, Broken):
+            parent.partial = True
             return
         if key.text in parent.entries:
             first = parent.entries[key.text][0].line
