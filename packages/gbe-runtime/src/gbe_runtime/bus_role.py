@@ -11,7 +11,7 @@ import os
 from gbe_nexus import NexusError, Transport, encode_payload, now_ms
 from gbe_runtime.errors import describe
 from gbe_runtime.identity import host_name, new_identity
-from gbe_runtime.lifecycle import Role, RoleState
+from gbe_runtime.lifecycle import Role
 from gbe_runtime.lifecycle_payloads import LifecycleKind, LifecyclePayload, lifecycle_subject
 
 log = logging.getLogger(__name__)
@@ -40,23 +40,23 @@ class BusRole(Role):
         self.identity = new_identity(self.name)
         self.heartbeat_interval = heartbeat_interval
         self.started_at = 0
-        self._announced = False
-        self._degraded: str | None = None
-        self._count = 0
+        self.__announced = False
+        self.__degraded: str | None = None
+        self.__count = 0
         if close_transport:
-            self.on_stop(self._close_transport)
+            self.on_stop(self.__close_transport)
 
     def degrade(self, reason: str | None) -> None:
         """Say that the role works, but not as it should (None: again as it should). Said when it changes."""
-        if reason == self._degraded:
+        if reason == self.__degraded:
             return
-        self._degraded = reason
+        self.__degraded = reason
         if reason is None:
             log.info("%s works as it should again", self.name)
             return
         log.warning("%s is degraded: %s", self.name, reason)
-        if self._announced and self._state in (RoleState.STARTING, RoleState.RUNNING):
-            self.spawn(self._announce("degraded", reason), "announce degraded")
+        if self.__announced and not self.ending:
+            self.spawn(self.__announce("degraded", reason), "announce degraded")
 
     def lifecycle_payload(self, reason: str | None = None) -> LifecyclePayload:
         """What this role would say of itself now."""
@@ -75,16 +75,16 @@ class BusRole(Role):
 
     async def _announce_start(self) -> None:
         self.started_at = now_ms()
-        self._announced = True
-        await self._announce("started", self._degraded)
-        self.spawn(self._beat(), "heartbeat")
+        self.__announced = True
+        await self.__announce("started", self.__degraded)
+        self.spawn(self.__beat(), "heartbeat")
 
     async def _announce_stop(self) -> None:
-        if self._announced:
-            await self._announce("stopped", None if self.failure is None else describe(self.failure))
+        if self.__announced:
+            await self.__announce("stopped", None if self.failure is None else describe(self.failure))
 
-    async def _announce(self, kind: LifecycleKind, reason: str | None) -> None:
-        event_id = self._event_id(kind)
+    async def __announce(self, kind: LifecycleKind, reason: str | None) -> None:
+        event_id = self.__event_id(kind)
         try:
             body = encode_payload(event_id, self.lifecycle_payload(reason))
             async with asyncio.timeout(ANNOUNCE_TIMEOUT):
@@ -94,24 +94,24 @@ class BusRole(Role):
         except Exception:  # capabilities() or load() of a subclass: worth a look, not worth a role
             log.exception("%s could not say that it is %s", self.name, kind)
 
-    async def _beat(self) -> None:
+    async def __beat(self) -> None:
         subject = lifecycle_subject(self.name, "heartbeat")
         while True:
             await asyncio.sleep(self.heartbeat_interval)
             try:
                 self.transport.hint(
-                    subject, encode_payload(self._event_id("heartbeat"), self.lifecycle_payload(self._degraded))
+                    subject, encode_payload(self.__event_id("heartbeat"), self.lifecycle_payload(self.__degraded))
                 )
             except NexusError as error:
                 log.debug("%s: no heartbeat: %s", self.name, error)
             except Exception:
                 log.exception("%s could not make its heartbeat", self.name)
 
-    def _event_id(self, kind: LifecycleKind) -> str:
-        self._count += 1
-        return f"{self.identity}:{kind}:{self._count}"
+    def __event_id(self, kind: LifecycleKind) -> str:
+        self.__count += 1
+        return f"{self.identity}:{kind}:{self.__count}"
 
-    async def _close_transport(self) -> None:
+    async def __close_transport(self) -> None:
         await self.transport.close()
 
 

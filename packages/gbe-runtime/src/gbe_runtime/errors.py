@@ -51,8 +51,7 @@ class StoppedDuringStart(LifecycleError):
 class ChildFailed(Exception):
     """A supervised process ended before it was ready. `code` is its exit code (negative: a signal)."""
 
-    def __init__(self, name: str, code: int) -> None:
-        how = f"ended by signal {-code}" if code < 0 else f"exit code {code}"
+    def __init__(self, name: str, code: int, how: str) -> None:
         super().__init__(f"{name} did not start: {how}")
         self.name = name
         self.code = code

@@ -47,14 +47,16 @@ class Role(ABC):
     name: ClassVar[str] = "role"
 
     def __init__(self) -> None:
+        # Two underscores: these are nobody's to touch, and subclasses are free to have a `_tasks` of their own.
         self.metrics = Metrics()
-        self._state = RoleState.NEW
-        self._failure: BaseException | None = None
-        self._starting: asyncio.Task[None] | None = None
-        self._ending: asyncio.Task[None] | None = None
-        self._over = asyncio.Event()  # stopped, or failed
-        self._tasks: set[asyncio.Task[Any]] = set()
-        self._releases: list[Callable[[], Awaitable[object]]] = []
+        self.__state = RoleState.NEW
+        self.__failure: BaseException | None = None
+        self.__starting: asyncio.Task[None] | None = None
+        self.__ending: asyncio.Task[None] | None = None
+        self.__ran = False
+        self.__over = asyncio.Event()  # stopped, or failed
+        self.__tasks: set[asyncio.Task[Any]] = set()
+        self.__releases: list[Callable[[], Awaitable[object]]] = []
 
     # --- for subclasses -------------------------------------------------------------------------
 
@@ -71,32 +73,32 @@ class Role(ABC):
 
     def on_stop(self, release: Callable[[], Awaitable[object]]) -> None:
         """Call and await `release` at the stop, after the background tasks ended; the last one registered first."""
-        if self._state is RoleState.STOPPED:
+        if self.__state is RoleState.STOPPED:
             raise LifecycleError(f"{self.name} is stopped: nobody would release this")
-        self._releases.append(release)
+        self.__releases.append(release)
 
     def spawn(self, coro: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
         """Run `coro` in the background, at the latest until the stop.
 
         When it raises, the role has failed. It may return, and its task may be cancelled.
         """
-        if self._state in (RoleState.NEW, RoleState.STOPPED):
+        if self.__state in (RoleState.NEW, RoleState.STOPPED):
             coro.close()
-            raise LifecycleError(f"{self.name} is {self._state.value}: it can't run {name!r}")
+            raise LifecycleError(f"{self.name} is {self.__state.value}: it can't run {name!r}")
         task = asyncio.create_task(coro, name=f"{self.name}: {name}")
-        self._tasks.add(task)
-        task.add_done_callback(self._task_ended)
+        self.__tasks.add(task)
+        task.add_done_callback(self.__task_ended)
         return task
 
     def fail(self, error: BaseException) -> None:
         """The role can't go on. `wait` raises `error` from now on; the owner then stops the role."""
-        if self._failure is None:
-            self._failure = error
+        if self.__failure is None:
+            self.__failure = error
         log.error("%s failed: %s", self.name, describe(error), exc_info=error)
-        if self._state is RoleState.STARTING:
-            self._begin_end()  # start() raises it, when everything is released
+        if self.__state is RoleState.STARTING:
+            self.__begin_end()  # start() raises it, when everything is released
         else:
-            self._over.set()
+            self.__over.set()
 
     def capabilities(self) -> dict[str, object]:
         """What this role can do, for its lifecycle messages. JSON-able."""
@@ -117,17 +119,17 @@ class Role(ABC):
     @property
     def state(self) -> RoleState:
         """Where it is now."""
-        return self._state
+        return self.__state
 
     @property
     def ending(self) -> bool:
         """Whether a stop has begun (or is over): nothing new is to be taken on."""
-        return self._ending is not None
+        return self.__ending is not None
 
     @property
     def failure(self) -> BaseException | None:
         """Why it failed, if it did."""
-        return self._failure
+        return self.__failure
 
     async def start(self) -> None:
         """Acquire everything; running when this returns.
@@ -135,25 +137,24 @@ class Role(ABC):
         Where that fails, or the caller is cancelled, everything is released before the error is raised.
         Raises `StoppedDuringStart` where somebody else called `stop`, and `LifecycleError` at the second call.
         """
-        if self._state is not RoleState.NEW:
-            raise LifecycleError(f"{self.name} is {self._state.value}: a role is started once")
-        self._state = RoleState.STARTING
+        if self.__state is not RoleState.NEW:
+            raise LifecycleError(f"{self.name} is {self.__state.value}: a role is started once")
+        self.__state = RoleState.STARTING
         # A task of its own, so that a stop can cancel it, whoever awaits this.
-        self._starting = starting = asyncio.create_task(self._begin(), name=f"{self.name}: start")
+        self.__starting = starting = asyncio.create_task(self.__begin(), name=f"{self.name}: start")
         try:
             await asyncio.wait({starting})
         except asyncio.CancelledError:
-            await _ended(self._begin_end())
+            await _ended(self.__begin_end())
             raise
-        if self._ending is None and not starting.cancelled() and starting.exception() is None:
-            self._state = RoleState.RUNNING
-            return
+        if self.__ran:
+            return  # and perhaps stopped again, before its caller had a turn
         error = None if starting.cancelled() else starting.exception()
-        if self._failure is None and self._ending is None:
-            self._failure = error or LifecycleError(f"{self.name}: the start cancelled itself")
-        await _ended(self._begin_end())
-        if self._failure is not None:
-            raise self._failure
+        if self.__failure is None and self.__ending is None:
+            self.__failure = error or LifecycleError(f"{self.name}: the start cancelled itself")
+        await _ended(self.__begin_end())
+        if self.__failure is not None:
+            raise self.__failure
         raise StoppedDuringStart(f"{self.name} was stopped while it started") from error
 
     async def stop(self) -> None:
@@ -162,44 +163,47 @@ class Role(ABC):
         Safe at any moment and any number of times; all calls share one stop, which goes on when a caller is
         cancelled. What goes wrong in it is logged and raised by `wait`.
         """
-        if self._state is not RoleState.STOPPED:
-            await _ended(self._begin_end())
+        if self.__state is not RoleState.STOPPED:
+            await _ended(self.__begin_end())
 
     async def wait(self) -> None:
         """Return when the role is stopped; raise its error as soon as it has failed by itself."""
-        await self._over.wait()
-        if self._failure is not None:
-            raise self._failure
+        await self.__over.wait()
+        if self.__failure is not None:
+            raise self.__failure
 
     # --- machinery ------------------------------------------------------------------------------
 
-    async def _begin(self) -> None:
+    async def __begin(self) -> None:
         await self._start()
         await self._announce_start()
+        if self.__ending is None:
+            self.__ran = True
+            self.__state = RoleState.RUNNING
 
-    def _begin_end(self) -> asyncio.Task[None]:
-        if self._ending is None:
-            self._state = RoleState.STOPPING
-            self._ending = asyncio.create_task(self._end(), name=f"{self.name}: stop")
-        return self._ending
+    def __begin_end(self) -> asyncio.Task[None]:
+        if self.__ending is None:
+            self.__state = RoleState.STOPPING
+            self.__ending = asyncio.create_task(self.__end(), name=f"{self.name}: stop")
+        return self.__ending
 
-    async def _end(self) -> None:
+    async def __end(self) -> None:
         try:
-            if self._starting is not None:
-                await self._cancel({self._starting})
-                if not self._starting.cancelled():
-                    self._starting.exception()  # looked at, even where start() was given up
-                await self._attempt("stop", self._stop)
-                await self._attempt("say goodbye", self._announce_stop)
-                while self._tasks:
-                    await self._cancel(self._tasks)
-            while self._releases:
-                await self._attempt("release", self._releases.pop())
+            if self.__starting is not None:
+                await self.__cancel({self.__starting})
+                if not self.__starting.cancelled():
+                    self.__starting.exception()  # looked at, even where start() was given up
+                await self.__attempt("stop", self._stop)
+                await self.__attempt("say goodbye", self._announce_stop)
+                while self.__tasks:
+                    await self.__cancel(self.__tasks)
+            while self.__releases:
+                await self.__attempt("release", self.__releases.pop())
         finally:
-            self._state = RoleState.STOPPED
-            self._over.set()
+            self.__state = RoleState.STOPPED
+            self.__over.set()
 
-    async def _cancel(self, tasks: set[asyncio.Task[Any]]) -> None:
+    async def __cancel(self, tasks: set[asyncio.Task[Any]]) -> None:
         left = {task for task in tasks if not task.done()}
         while left:
             for task in left:
@@ -210,7 +214,7 @@ class Role(ABC):
         # A done task leaves the set in a callback, which may not have run yet.
         tasks -= {task for task in tasks if task.done()}
 
-    async def _attempt(self, what: str, action: Callable[[], Awaitable[object]]) -> None:
+    async def __attempt(self, what: str, action: Callable[[], Awaitable[object]]) -> None:
         """One step of the stop. Whatever happens in it, the other steps follow."""
         try:
             await action()
@@ -218,17 +222,17 @@ class Role(ABC):
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise  # the whole stop is cancelled: the loop is closing
-            self._note(what, error)
+            self.__note(what, error)
         except Exception as error:
-            self._note(what, error)
+            self.__note(what, error)
 
-    def _note(self, what: str, error: BaseException) -> None:
+    def __note(self, what: str, error: BaseException) -> None:
         log.error("%s could not %s in order: %s", self.name, what, describe(error), exc_info=error)
-        if self._failure is None:
-            self._failure = error if isinstance(error, Exception) else LifecycleError(f"{what} was cancelled")
+        if self.__failure is None:
+            self.__failure = error if isinstance(error, Exception) else LifecycleError(f"{what} was cancelled")
 
-    def _task_ended(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
+    def __task_ended(self, task: asyncio.Task[Any]) -> None:
+        self.__tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             self.fail(error)
 

@@ -20,7 +20,7 @@ from typing import IO, ClassVar, Literal
 
 from gbe_runtime.backoff import retry_delay
 from gbe_runtime.errors import ChildFailed, describe
-from gbe_runtime.lifecycle import Role
+from gbe_runtime.lifecycle import Role, RoleState
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +99,7 @@ class ProcessSupervisor(Role):
         for child in self._children:
             await child.settled.wait()
             if child.failed is not None:
-                raise ChildFailed(child.spec.name, child.failed)
+                raise ChildFailed(child.spec.name, child.failed.code, child.failed.how)
 
     async def _stop(self) -> None:
         living = [child for child in self._children if child.process is not None]
@@ -121,12 +121,17 @@ class ProcessSupervisor(Role):
         """Run a child again and again, until the stop."""
         deaths = 0
         while True:
+            if self.state in (
+                RoleState.STOPPING,
+                RoleState.STOPPED,
+            ):  # the stop came during a pause, or before this task ran at all
+                return
             record = await self._run_once(child, degraded=deaths >= self.degraded_after)
             if self.ending:
                 self._tell(child, "stopped", record.how)
                 return
             if not child.settled.is_set():
-                child.failed = record.code
+                child.failed = record
                 child.settled.set()
                 return
             if not child.spec.restart:
@@ -142,8 +147,6 @@ class ProcessSupervisor(Role):
             await asyncio.sleep(delay)
 
     async def _run_once(self, child: _Child, *, degraded: bool) -> _Record:
-        if self.ending:  # the stop came during a pause, or before this task ran at all
-            return _Record(0, "not running")
         ready, ready_end = os.pipe()
         try:
             try:
@@ -177,7 +180,8 @@ class ProcessSupervisor(Role):
                 # It closed its end, which an ending process does, or it is late.
                 await asyncio.wait({exited}, timeout=1.0 if reading.done() else 0)
                 if not exited.done():
-                    return _Record(-signal.SIGKILL, f"not ready within {self.ready_timeout:g} s")
+                    late = "never said that it is ready" if reading.done() else f"not ready in {self.ready_timeout:g} s"
+                    return _Record(-signal.SIGKILL, f"{late}: killed")
             if said_ready:
                 child.settled.set()
                 self._tell(child, "ready", f"pid {self.pids.get(child.spec.name, 0)}")
@@ -232,7 +236,7 @@ class _Child:
         self.gone = asyncio.Event()
         self.gone.set()
         self.settled = asyncio.Event()  # its first start succeeded, or failed
-        self.failed: int | None = None
+        self.failed: _Record | None = None
 
     def signal(self, number: signal.Signals) -> None:
         if self.process is not None:
