@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import pytest
 
-from gbe_nexus import ConsumerSpec, Stream, Unavailable
+from gbe_nexus import ConsumerSpec, Message, Stream, Unavailable
 from gbe_nexus_memory import connect
 from gbe_runtime import BusRole, Role, RoleState
 from gbe_runtime.errors import LifecycleError, StoppedDuringStart

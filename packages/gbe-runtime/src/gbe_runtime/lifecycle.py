@@ -47,8 +47,8 @@ class Role(ABC):
     name: ClassVar[str] = "role"
 
     def __init__(self) -> None:
-        # Two underscores: these are nobody's to touch, and subclasses are free to have a `_tasks` of their own.
         self.metrics = Metrics()
+        # Two underscores, so that a subclass may have a `_tasks` of its own.
         self.__state = RoleState.NEW
         self.__failure: BaseException | None = None
         self.__starting: asyncio.Task[None] | None = None

@@ -142,7 +142,7 @@ def _extras(record: logging.LogRecord) -> dict[str, Any]:
 
 
 def _plain(value: object) -> str:
-    text = str(value)
+    text = mask(str(_masked(value)))  # before quoting: that changes how a secret looks
     return json.dumps(text, ensure_ascii=False) if not text or re.search(r'[\s"=]', text) else text
 
 
