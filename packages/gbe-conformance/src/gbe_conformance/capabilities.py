@@ -27,8 +27,8 @@ class Capabilities:
     flip_byte: bool = False
     ttl_resolution: float = 1.0
     patience: float = 5.0
-    quiet: float = 0.15
-    tick: float = 0.4
+    quiet: float = 0.1
+    tick: float = 0.25
     big: int = 64 * 1024 * 1024
 
 

@@ -97,8 +97,8 @@ class PinnedContract(Contract):
         """Two members of a pinned group → one of them gets all messages, in order."""
         await bus.ensure()
         one, two = Inbox(ack=True), Inbox(ack=True)
-        await bus.join(one, pinned=True, pin_timeout=1.0)
-        await bus.join(two, pinned=True, pin_timeout=1.0, over=second)
+        await bus.join(one, pinned=True, pin_timeout=0.5)
+        await bus.join(two, pinned=True, pin_timeout=0.5, over=second)
         for start in range(0, 60, 20):
             await bus.transport.publish_many([Outgoing(bus.subject(), b"%d" % n) for n in range(start, start + 20)])
             await asyncio.sleep(0.05)
@@ -112,8 +112,8 @@ class PinnedContract(Contract):
         await bus.ensure()
         one, two = Inbox(ack=True), Inbox(ack=True)
         subscriptions = {
-            one: await bus.join(one, pinned=True, pin_timeout=1.0),
-            two: await bus.join(two, pinned=True, pin_timeout=1.0, over=second),
+            one: await bus.join(one, pinned=True, pin_timeout=0.5),
+            two: await bus.join(two, pinned=True, pin_timeout=0.5, over=second),
         }
         await bus.publish(b"1")
         busy, idle = await self._pinned(one, two)
@@ -127,7 +127,7 @@ class PinnedContract(Contract):
         """The pinned member dies with messages in hand → the other one gets these, too."""
         await bus.ensure()
         one, two = Inbox(), Inbox(ack=True)
-        await bus.join(one, pinned=True, pin_timeout=1.0, ack_wait=self.tick * 2, over=second)
+        await bus.join(one, pinned=True, pin_timeout=0.5, ack_wait=self.tick * 2, over=second)
         await bus.publish(b"1", b"2")
         await one.expect_payloads(b"1", b"2", within=bus.patience)
         await bus.join(two, pinned=True)

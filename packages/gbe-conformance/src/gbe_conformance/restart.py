@@ -64,7 +64,7 @@ class RestartContract(Contract):
         await self._persist(lambda: bus.transport.publish(bus.subject(), b"3", msg_id="3"))
         await bus.transport.publish_many([Outgoing(bus.subject(), b"%d" % n, f"{n}") for n in range(4, 10)])
         await inbox.expect(3, RECOVERY)
-        await inbox.expect_nothing(1.0)
+        await inbox.expect_nothing(self.quiet * 3)
         subscription.grant(4)
         await inbox.expect(4, RECOVERY)
         assert set(inbox.payloads) == {b"%d" % n for n in range(1, 10)}
@@ -89,7 +89,7 @@ class RestartContract(Contract):
         faults = self._faults(request)
         await bus.ensure(work_queue=True)
         inbox = Inbox()
-        await bus.join(inbox, ack_wait=1.5)
+        await bus.join(inbox, ack_wait=1.0)
         await bus.publish(b"1", b"2")
         await inbox.expect_payloads(b"1", b"2", within=bus.patience)
         await faults.kill(bus.stream)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gbe_nexus import dead_letter_subject, encode_payload, make_dead_letter
+from gbe_nexus import PayloadTooLarge, dead_letter_subject, encode_payload, make_dead_letter
 
 if TYPE_CHECKING:
     from gbe_nexus_memory.consumer import Lease, MemorySubscription
@@ -56,19 +56,28 @@ class MemoryMessage:
         """Store it under `gbe._deadletter.{domain}` with the reason, then `term` it."""
         if self.settled:
             return
-        stream = self._subscription.group.stream.spec.name
-        letter = make_dead_letter(self.subject, stream, self.seq, reason, dict(self.headers), self.payload)
-        event_id = f"{stream}:{self.seq}:dead"
         self.settled = True  # of two calls at once the first counts
         try:
-            await self._subscription.owner.publish(
-                dead_letter_subject(self.subject), encode_payload(event_id, letter), msg_id=event_id
-            )
+            await self._store_dead_letter(reason)
         except BaseException:
             self.settled = False
             raise
-        self.settled = False
-        self.term()
+        if self._lease is not None and not self._subscription.cut_off:
+            self._subscription.group.settle(self._lease)
+
+    async def _store_dead_letter(self, reason: str) -> None:
+        stream = self._subscription.group.stream.spec.name
+        event_id = f"{stream}:{self.seq}:dead"
+        subject = dead_letter_subject(self.subject)
+        letter = make_dead_letter(self.subject, stream, self.seq, reason, dict(self.headers), self.payload)
+        publish = self._subscription.owner.publish
+        try:
+            await publish(subject, encode_payload(event_id, letter), msg_id=event_id)
+        except PayloadTooLarge:
+            # A letter without the body beats a message that comes back for ever.
+            note = f"{reason} (its payload of {len(self.payload)} bytes does not fit into a dead letter)"
+            letter = make_dead_letter(self.subject, stream, self.seq, note, dict(self.headers), b"")
+            await publish(subject, encode_payload(event_id, letter), msg_id=event_id)
 
     @property
     def _current(self) -> bool:
