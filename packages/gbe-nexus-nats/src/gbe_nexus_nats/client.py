@@ -21,7 +21,7 @@ from nats.aio.subscription import Subscription as NatsSubscription
 from nats.protocol.parser import Parser
 
 from gbe_nexus.errors import PermissionDenied, UnsuitableServer
-from gbe_nexus_nats.parser import Delivery, FrameParser, Sink
+from gbe_nexus_nats.parser import Delivery, FrameParser, Lane, Sink
 
 logger = logging.getLogger("gbe.nexus.nats")
 
@@ -151,11 +151,14 @@ class FastClient(Client):
         self._out_size = 0
         self._raw.write(data)
 
-    def attach(self, subject: bytes, callback: Callable[[list[Delivery]], None]) -> Sink:
-        """Subscribe with a plain callback. Restored by nats-py on a new connection until `detach`."""
+    def attach(self, subject: bytes, where: Callable[[list[Delivery]], None] | Lane) -> Sink:
+        """Subscribe with a plain callback, or into a lane shared with others.
+
+        Restored by nats-py on a new connection until `detach`.
+        """
         self._sid += 1
         sid = self._sid
-        sink = Sink(sid, subject, callback)
+        sink = Sink(sid, subject, where if isinstance(where, Lane) else Lane(where))
         # nats-py's own record of it: never started, there only to be replayed after a reconnect.
         self._subs[sid] = NatsSubscription(self, sid, subject.decode())
         self._sinks[sink.sid] = sink

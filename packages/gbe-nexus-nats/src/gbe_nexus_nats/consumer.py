@@ -21,7 +21,7 @@ from gbe_nexus.transport import ConsumerSpec, Handler, Subscription
 from gbe_nexus_nats.client import FastClient
 from gbe_nexus_nats.errors import CONSUMER_EXISTS, ServerRefusal
 from gbe_nexus_nats.message import NatsMessage, ObservedMessage
-from gbe_nexus_nats.parser import Delivery, Sink
+from gbe_nexus_nats.parser import Delivery, Lane, Sink
 from gbe_nexus_nats.publisher import Publisher
 from gbe_nexus_nats.requests import Requests
 from gbe_nexus_nats.wire import STATUS_LINE, api_name, parse_headers, status_of, subject_pattern
@@ -84,6 +84,9 @@ class PullLoop:
         self._credit = credit
         self._loop = asyncio.get_running_loop()
         self._slots = [_Slot() for _ in range(SLOTS)]
+        # One lane for all slots: the server spreads messages over the open requests, their order is over all of them.
+        self._lane = Lane(self._arrived)
+        self._late_lane = Lane(self._arrived_late)
         self._request = b""
         self._subject = b""
         self._group: str | None = None
@@ -167,7 +170,7 @@ class PullLoop:
             inbox = self._client.inbox()
             slot.prefix = inbox + b"."
             slot.token = b"0"
-            slot.sink = self._client.attach(inbox + b".*", lambda batch: self._arrived(slot, batch))
+            slot.sink = self._client.attach(inbox + b".*", self._lane)
         slot.token = b"%d" % (int(slot.token) + 1)
         slot.asked = count
         slot.got = 0
@@ -181,35 +184,36 @@ class PullLoop:
         slot.active = False
         sink, slot.sink = slot.sink, None
         if sink is not None:
-            sink.callback = self._arrived_late
+            sink.lane = self._late_lane
             self._client.detach(sink, linger)
 
     # --- what arrives -----------------------------------------------------------------------------
 
-    def _arrived(self, slot: _Slot, batch: list[Delivery]) -> None:
-        slot.heard = self._loop.time()
-        messages = batch
-        for delivery in batch:
-            headers = delivery[2]
-            if headers is not None and headers.startswith(STATUS_LINE):
-                messages = [one for one in batch if one[2] is None or not one[2].startswith(STATUS_LINE)]
-                break
+    def _arrived(self, batch: list[Delivery]) -> None:
+        now = self._loop.time()
+        for slot in self._slots:
+            sink = slot.sink
+            if sink is not None and sink.count:
+                slot.heard = now
+                slot.got += sink.count
+                sink.count = 0
+        messages = [one for one in batch if one[2] is None or not one[2].startswith(STATUS_LINE)]
         self._delivering = True
         try:
+            if len(messages) < len(batch):
+                for delivery in batch:
+                    if delivery[2] is not None and delivery[2].startswith(STATUS_LINE):
+                        self._status(delivery)
+            for slot in self._slots:
+                if slot.got >= slot.asked:
+                    slot.active = False
             if messages:
-                slot.got += len(messages)
                 self._troubles = 0
                 if self._group is not None and not self._pin:
                     self._take_pin(messages[0][2])
-                if slot.got >= slot.asked:
-                    slot.active = False
                 handed_on = self._deliver(messages)
                 if self._credit is not None:
                     self._credit -= handed_on
-            if messages is not batch:
-                for delivery in batch:
-                    if delivery[2] is not None and delivery[2].startswith(STATUS_LINE):
-                        self._status(slot, delivery)
         finally:
             self._delivering = False
         self._pump()
@@ -225,10 +229,14 @@ class PullLoop:
             self._pin = ""
             self._prepare_request()
 
-    def _status(self, slot: _Slot, delivery: Delivery) -> None:
+    def _status(self, delivery: Delivery) -> None:
         subject, _, headers, _ = delivery
+        slot = next((one for one in self._slots if subject.startswith(one.prefix)), None)
+        if slot is None:
+            return
+        slot.got -= 1  # It was counted with the messages.
         if subject != slot.prefix + slot.token or not slot.active:
-            return  # Of a request given up or filled before.
+            return  # Of a request filled before.
         code, text = status_of(headers)
         if code == 100:
             return

@@ -18,22 +18,35 @@ class ProtocolViolation(Exception):
     """What came is not the NATS protocol: the connection is of no use any more."""
 
 
-class Sink:
-    """A subscription of the fast path. `callback` gets everything that one read brought, in order."""
+class Lane:
+    """Where the messages of one subscription, or of several in their common order, end up.
 
-    __slots__ = ("batch", "callback", "sid", "subject")
+    `callback` gets everything that one read brought.
+    """
 
-    def __init__(self, sid: int, subject: bytes, callback: Callable[[list[Delivery]], None]) -> None:
-        self.sid = b"%d" % sid
-        self.subject = subject
+    __slots__ = ("batch", "callback")
+
+    def __init__(self, callback: Callable[[list[Delivery]], None]) -> None:
         self.callback = callback
         self.batch: list[Delivery] = []
+
+
+class Sink:
+    """A subscription of the fast path. `count` says how many messages came on it (whoever looks sets it back)."""
+
+    __slots__ = ("count", "lane", "sid", "subject")
+
+    def __init__(self, sid: int, subject: bytes, lane: Lane) -> None:
+        self.sid = b"%d" % sid
+        self.subject = subject
+        self.lane = lane
+        self.count = 0
 
 
 class FrameParser:
     """Cuts the stream of bytes into frames.
 
-    Messages for a sink are collected while a chunk is parsed and handed over at its end, one call per sink. All
+    Messages for sinks are collected while a chunk is parsed and handed over at its end, one call per lane. All
     else goes to `other` at once: `(operation, arguments, delivery)` with the operations `MSG` (for a sid that no
     sink has), `PING`, `PONG`, `INFO`, `-ERR`.
     """
@@ -66,22 +79,22 @@ class FrameParser:
                 return  # A large payload over many reads: joined once, when it is complete.
             data = b"".join(self._rest)
             self.reset()
-        touched: list[Sink] = []
+        touched: list[Lane] = []
         try:
             consumed = self._parse(data, touched)
         finally:
-            for sink in touched:
-                batch = sink.batch
-                sink.batch = []
+            for lane in touched:
+                batch = lane.batch
+                lane.batch = []
                 try:
-                    sink.callback(batch)
+                    lane.callback(batch)
                 except Exception as error:
                     self._failed(error)
         if consumed < len(data):
             self._rest.append(data[consumed:] if consumed else data)
             self._rest_size = len(data) - consumed
 
-    def _parse(self, data: bytes, touched: list[Sink]) -> int:
+    def _parse(self, data: bytes, touched: list[Lane]) -> int:
         find = data.find
         sinks = self._sinks
         end = len(data)
@@ -123,9 +136,11 @@ class FrameParser:
                 if sink is None:
                     self._other(b"MSG", sid, delivery)
                     continue
-                if not sink.batch:
-                    touched.append(sink)
-                sink.batch.append(delivery)
+                sink.count += 1
+                lane = sink.lane
+                if not lane.batch:
+                    touched.append(lane)
+                lane.batch.append(delivery)
                 continue
             line = data[position:line_end]
             position = line_end + 2

@@ -57,32 +57,37 @@ def stream_config(spec: StreamSpec, replicas: int) -> dict[str, Any]:
     }
 
 
-# What an ecumene relies on. Replicas, placement and the like are the operator's.
-_COMPARED = (
-    "retention",
-    "discard",
-    "max_age",
-    "max_bytes",
-    "max_msgs",
-    "max_msgs_per_subject",
-    "max_msg_size",
-    "duplicate_window",
-)
+# What an ecumene relies on, under the server's name and the contract's. Replicas, placement and the like are the
+# operator's.
+_COMPARED = {
+    "retention": "work_queue",
+    "discard": "discard_old",
+    "max_age": "max_age",
+    "max_bytes": "max_bytes",
+    "max_msgs": "max_messages",
+    "max_msgs_per_subject": "max_per_subject",
+    "max_msg_size": "max_message_size",
+    "duplicate_window": "duplicate_window",
+}
 
 
 def _differences(wanted: dict[str, Any], found: dict[str, Any]) -> list[str]:
     differences = []
     if sorted(found.get("subjects") or []) != sorted(wanted["subjects"]):
         differences.append(f"subjects: found {sorted(found.get('subjects') or [])}, expected {wanted['subjects']}")
-    for key in _COMPARED:
-        value = found.get(key, 0)
-        if _plain(key, value) != _plain(key, wanted[key]):
-            differences.append(f"{key}: found {_plain(key, value)}, expected {_plain(key, wanted[key])}")
+    for key, name in _COMPARED.items():
+        there, here = _plain(key, found.get(key, 0)), _plain(key, wanted[key])
+        if there != here:
+            differences.append(f"{name}: found {there}, expected {here}")
     return differences
 
 
 def _plain(key: str, value: Any) -> Any:
     """A setting as a person would say it: durations in seconds, "no limit" for the server's -1 and 0."""
+    if key == "retention":
+        return {"workqueue": True, "limits": False}.get(value, value)
+    if key == "discard":
+        return value == "old"
     if isinstance(value, int):
         if value <= 0:
             return "no limit"
