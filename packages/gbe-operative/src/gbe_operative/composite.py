@@ -1,0 +1,48 @@
+"""`CompositeOperative`: several Operatives in one process, each for its task types."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Sequence
+
+from gbe_jobs_domain.outcomes import TaskOutcome
+from gbe_operative.contract import Execution, Operative, OperativeContext
+
+
+class CompositeOperative(Operative):
+    """Routes by task type. Two members for one type are a mistake (`ValueError`)."""
+
+    def __init__(self, members: Sequence[Operative]) -> None:
+        self._members = tuple(members)
+        self._routes: dict[str, Operative] = {}
+        for member in self._members:
+            for task_type in member.handles:
+                if task_type in self._routes:
+                    raise ValueError(f"two Operatives for task type {task_type!r}")
+                self._routes[task_type] = member
+        self._started: list[Operative] = []
+
+    @property
+    def handles(self) -> tuple[str, ...]:
+        """Everything the members handle."""
+        return tuple(self._routes)
+
+    async def start(self, context: OperativeContext) -> None:
+        """Start all members."""
+        for member in self._members:
+            self._started.append(member)
+            await member.start(context)
+
+    async def close(self) -> None:
+        """Close the members that were started, the last one first; one that fails does not keep the others open."""
+        errors: list[Exception] = []
+        while self._started:
+            try:
+                await self._started.pop().close()
+            except Exception as error:
+                errors.append(error)
+        if errors:
+            raise ExceptionGroup("Operatives could not be closed", errors)
+
+    def execute(self, execution: Execution) -> Awaitable[TaskOutcome] | TaskOutcome:
+        """The member's business."""
+        return self._routes[execution.task.task_type].execute(execution)

@@ -1,0 +1,184 @@
+"""The contract of the Operative role: what executes tasks implements `Operative`, and gets an `Execution` per attempt.
+
+The worker (`gbe_operative.worker`) does everything else: claiming, leases, retries, time limits, reports.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterable, Awaitable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from gbe_jobs_domain.edges import Ref
+from gbe_jobs_domain.outcomes import FailureKind, TaskOutcome
+from gbe_jobs_domain.payloads import ProgressKind, TaskQueued
+from gbe_nexus.artifacts import ArtifactStore
+from gbe_operative.core.masking import Masker
+
+if TYPE_CHECKING:
+    from gbe_nexus.transport import Transport
+
+
+class OperativeError(Exception):
+    """An attempt that failed, raised instead of returned.
+
+    `retryable`: whether another attempt is worth it. `kind` `REJECTED` is never retried, whatever `retryable` says.
+    """
+
+    def __init__(self, message: str, *, retryable: bool = True, kind: FailureKind = FailureKind.ERROR) -> None:
+        super().__init__(message)
+        self.retryable = retryable and kind in (FailureKind.ERROR, FailureKind.TIMEOUT)
+        self.kind = kind
+
+
+@dataclass(frozen=True, slots=True)
+class OperativeContext:
+    """What an Operative gets when it starts. `work_root`: the private directory that has all work directories."""
+
+    worker: str
+    transport: Transport
+    artifacts: ArtifactStore
+    work_root: Path
+
+
+class ExecutionHost(Protocol):
+    """What stands behind an `Execution`: the worker, or a test's stand-in."""
+
+    @property
+    def artifacts(self) -> ArtifactStore: ...
+
+    def make_work_dir(self, execution: Execution) -> Path: ...
+
+    def report_progress(
+        self, execution: Execution, kind: ProgressKind, message: str, lines: Sequence[str], stream: str, data: object
+    ) -> None: ...
+
+    async def spill(
+        self, execution: Execution, source: bytes | Path | AsyncIterable[bytes], name: str, media_type: str
+    ) -> Ref: ...
+
+
+class Execution:
+    """One attempt of one task, as an Operative sees it."""
+
+    __slots__ = (
+        "_cancelled",
+        "_host",
+        "_work_dir",
+        "attempt",
+        "deadline",
+        "masker",
+        "params",
+        "progress_state",
+        "refs",
+        "task",
+    )
+
+    def __init__(
+        self,
+        host: ExecutionHost,
+        task: TaskQueued,
+        attempt: int,
+        params: Mapping[str, str],
+        refs: Mapping[str, Ref],
+        deadline: float | None = None,
+    ) -> None:
+        self._host = host
+        self.task = task
+        self.attempt = attempt
+        """From 1; counts the failed attempts before it."""
+        self.params = params
+        """Static params, secrets and what came along the edges, resolved, in this order of precedence."""
+        self.refs = refs
+        """The params ending in `_ref` whose value lies in the artifact store; `params` has them as `store://` URIs."""
+        self.deadline = deadline
+        """The loop time at which the attempt is interrupted."""
+        self.masker: Masker | None = None
+        """Replaces this task's secrets, where it has any."""
+        self.progress_state: object = None
+        """The host's: what it remembers of this attempt's progress."""
+        self._cancelled: asyncio.Event | None = None
+        self._work_dir: Path | None = None
+
+    @property
+    def cancelled(self) -> asyncio.Event:
+        """Set when the attempt is to end (cancel, time limit, worker stopping).
+
+        Who asks for this event is given time to clean up; any other attempt is cancelled as an asyncio task is.
+        """
+        if self._cancelled is None:
+            self._cancelled = asyncio.Event()
+        return self._cancelled
+
+    @property
+    def watched(self) -> asyncio.Event | None:
+        """The event above where somebody asked for it."""
+        return self._cancelled
+
+    @property
+    def work_dir(self) -> Path:
+        """A private directory (`GBE_WORK_DIR`), made at first access and removed after the attempt."""
+        if self._work_dir is None:
+            self._work_dir = self._host.make_work_dir(self)
+        return self._work_dir
+
+    @property
+    def made_work_dir(self) -> Path | None:
+        """The directory above where it was made."""
+        return self._work_dir
+
+    @property
+    def artifacts(self) -> ArtifactStore:
+        """The artifact store. Keys to write start with the job id: `gbe_jobs_domain.subjects.artifact_key`."""
+        return self._host.artifacts
+
+    def progress(
+        self,
+        message: str = "",
+        *,
+        kind: ProgressKind = ProgressKind.NOTE,
+        lines: Sequence[str] = (),
+        stream: str = "stdout",
+        data: object = None,
+    ) -> None:
+        """Say how it goes. Bounded per second (the rest is counted as omitted) and nothing to wait for.
+
+        A task that ends within a moment publishes none of it.
+        """
+        self._host.report_progress(self, kind, message, lines, stream, data)
+
+    def mask(self, text: str) -> str:
+        """`text` with the values of this task's secrets replaced by `***`."""
+        return text if self.masker is None else self.masker.text(text)
+
+    async def spill(
+        self, source: bytes | Path | AsyncIterable[bytes], name: str, media_type: str = "application/octet-stream"
+    ) -> Ref:
+        """Store something large in the artifact store, secrets masked; returns the reference to it."""
+        return await self._host.spill(self, source, name, media_type)
+
+
+class Operative(ABC):
+    """Executes tasks of the types it handles. One object serves many attempts at once."""
+
+    @property
+    @abstractmethod
+    def handles(self) -> tuple[str, ...]:
+        """Task types."""
+
+    async def start(self, context: OperativeContext) -> None:  # noqa: B027 - most have nothing to do
+        """Called once, before the first task. An error stops the worker from starting."""
+
+    async def close(self) -> None:  # noqa: B027 - most have nothing to do
+        """Called once, after the last task."""
+
+    @abstractmethod
+    def execute(self, execution: Execution) -> Awaitable[TaskOutcome] | TaskOutcome:
+        """Run one attempt. `async def` in general; where there is nothing to await, a plain method that returns the
+        outcome spares a task of the event loop.
+
+        Raise `OperativeError`, or anything else, for a failure; the worker survives it.
+        """

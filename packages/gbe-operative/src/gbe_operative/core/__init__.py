@@ -1,0 +1,1 @@
+"""What the worker decides, as pure functions: no event loop, no transport."""

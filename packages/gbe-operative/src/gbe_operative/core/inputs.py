@@ -1,0 +1,202 @@
+"""Where the params of a task come from: static ones, secrets, and `input_from`.
+
+What needs the artifact store is planned here and done by `gbe_operative.inputs`.
+
+A reference is `task` or `task.path`: split at the first dot; the path's parts are keys or array indices. Strings go in
+raw, other values as compact JSON. A param whose name ends in `_ref` gets a reference (`store://bucket/key`): of an edge
+that is a reference, that; of a string that is a `store://` URI, that; of any other value, one to a copy that is stored
+first. What is stored of an array of strings is lines of text (what `stdin_ref` is used for most: `ls` into `sort`), of
+a string the string, of anything else JSON.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from gbe_jobs_domain.edges import ARTIFACT_STORE, Inline, Ref
+from gbe_jobs_domain.payloads import SecretRef, TaskQueued
+
+SCHEME = "store://"
+JSON = "application/json"
+TEXT = "text/plain"
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder().decode
+
+
+class InputError(ValueError):
+    """The params can't be made; the text names the param or the reference. Another attempt would not help."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """The value at `path` in what `ref` refers to (the whole where the path is empty)."""
+
+    param: str
+    reference: str
+    ref: Ref
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """Store the content and give the param the reference."""
+
+    param: str
+    content: bytes
+    media_type: str
+
+
+@dataclass(frozen=True, slots=True)
+class LookUp:
+    """The param refers to the artifact with that key: it must be there."""
+
+    param: str
+    key: str
+
+
+Errand = Fetch | Store | LookUp
+
+
+@dataclass(slots=True)
+class Inputs:
+    """Params as far as they are made, and what is left to do for the others."""
+
+    params: dict[str, str]
+    refs: dict[str, Ref] = field(default_factory=dict)
+    secrets: list[str] = field(default_factory=list)
+    errands: list[Errand] = field(default_factory=list)
+
+
+def plan_inputs(task: TaskQueued, secret: Callable[[str], str | None]) -> Inputs:
+    """All params that can be made at once, and the errands for the others. Raises `InputError`."""
+    params: dict[str, str] = {}
+    inputs = Inputs(params)
+    references = task.input_from
+    for name, value in task.params.items():
+        if name in references:
+            continue
+        if isinstance(value, SecretRef):
+            revealed = secret(value.secret)
+            if revealed is None:
+                raise InputError(f"param {name!r}: this Operative has no secret {value.secret!r}")
+            params[name] = revealed
+            inputs.secrets.append(revealed)
+        elif name.endswith("_ref") and value.startswith(SCHEME):
+            inputs.errands.append(LookUp(name, own_key(name, value, task.job_id)))
+        else:
+            params[name] = value
+    if references:
+        _plan_references(task, inputs)
+    return inputs
+
+
+def _plan_references(task: TaskQueued, inputs: Inputs) -> None:
+    decoded: dict[str, Any] = {}
+    for param, reference in task.input_from.items():
+        upstream, _, path = reference.partition(".")
+        edge = task.inputs.get(upstream)
+        if edge is None:
+            raise InputError(f"param {param!r}: {reference!r}: task {upstream!r} has no data")
+        if isinstance(edge, Ref):
+            if edge.store != ARTIFACT_STORE:
+                raise InputError(f"param {param!r}: {reference!r}: no artifact store {edge.store!r}")
+            if param.endswith("_ref") and not path:
+                inputs.params[param] = edge.uri
+                inputs.refs[param] = edge
+            else:
+                inputs.errands.append(Fetch(param, reference, edge, path))
+            continue
+        if upstream not in decoded:
+            decoded[upstream] = _decode_edge(edge, reference)
+        give(inputs, task.job_id, param, walk(decoded[upstream], path, reference))
+
+
+def give(inputs: Inputs, job_id: str, param: str, value: Any) -> None:
+    """Make the param of a value, or plan the errand that makes it."""
+    if not param.endswith("_ref"):
+        inputs.params[param] = text_of(value)
+    elif isinstance(value, str) and value.startswith(SCHEME):
+        inputs.errands.append(LookUp(param, own_key(param, value, job_id)))
+    else:
+        inputs.errands.append(Store(param, *content_of(value)))
+
+
+def own_key(param: str, uri: str, job_id: str) -> str:
+    """The key in a `store://bucket/key` that somebody wrote, if this job may read it. Raises `InputError`."""
+    bucket, _, key = uri[len(SCHEME) :].partition("/")
+    if bucket != ARTIFACT_STORE:
+        raise InputError(f"param {param!r}: {SCHEME} reaches only {SCHEME}{ARTIFACT_STORE}/, not {uri!r}")
+    if not key.startswith(job_id + "/") or ".." in key.split("/"):
+        raise InputError(f"param {param!r}: {uri!r} is not of this job (keys start with {job_id}/)")
+    return key
+
+
+def walk(value: Any, path: str, reference: str) -> Any:
+    """What is at `path`. Raises `InputError` with the reference, and what there is instead."""
+    if not path:
+        return value
+    for part in path.split("."):
+        if isinstance(value, dict):
+            if part not in value:
+                raise InputError(f"input {reference!r}: no {part!r}; there is {_some(list(value))}")
+            value = value[part]
+        elif isinstance(value, list):
+            if not (part.isascii() and part.isdigit()):
+                raise InputError(f"input {reference!r}: {part!r} is no index of an array of {len(value)}")
+            if int(part) >= len(value):
+                raise InputError(f"input {reference!r}: no index {part}; the array has {len(value)} items")
+            value = value[int(part)]
+        else:
+            raise InputError(f"input {reference!r}: no {part!r} in {_kind(value)}")
+    return value
+
+
+def text_of(value: Any) -> str:
+    """A string as it is, anything else as compact JSON."""
+    return value if isinstance(value, str) else _encode(value).decode()
+
+
+def content_of(value: Any) -> tuple[bytes, str]:
+    """What is stored of a value, and its media type."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace"), TEXT
+    if isinstance(value, list) and value and all(isinstance(item, str) for item in value):
+        return "".join(f"{item}\n" for item in value).encode("utf-8", "replace"), TEXT
+    return _encode(value), JSON
+
+
+def value_of(data: bytes, media_type: str, reference: str) -> Any:
+    """The value an artifact holds: JSON, or the lines of a text. Raises `InputError`."""
+    if media_type == JSON:
+        try:
+            return _decode(data)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise InputError(f"input {reference!r}: the artifact is not JSON: {error}") from error
+    if media_type.startswith("text/"):
+        return data.decode("utf-8", "replace").splitlines()
+    raise InputError(f"input {reference!r}: the artifact is {media_type}; only JSON and text can be opened")
+
+
+def _decode_edge(edge: Inline, reference: str) -> Any:
+    try:
+        return _decode(edge.value)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InputError(f"input {reference!r}: the data is not JSON: {error}") from error
+
+
+def _some(names: list[str]) -> str:
+    shown = ", ".join(repr(name[:40]) for name in names[:8])
+    return (shown or "nothing") + (", …" if len(names) > 8 else "")
+
+
+def _kind(value: Any) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "a boolean"
+    return "a string" if isinstance(value, str) else "a number"

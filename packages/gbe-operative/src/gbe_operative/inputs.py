@@ -1,0 +1,53 @@
+"""The part of resolving params that needs the artifact store."""
+
+from __future__ import annotations
+
+from gbe_jobs_domain.edges import ARTIFACT_STORE, Ref
+from gbe_jobs_domain.payloads import TaskQueued
+from gbe_jobs_domain.subjects import artifact_key
+from gbe_nexus import Artifact, ArtifactStore, IntegrityError, NotFound, PayloadTooLarge
+from gbe_operative.core.inputs import Fetch, InputError, Inputs, LookUp, Store, give, value_of, walk
+
+
+def ref_of(artifact: Artifact, items: int | None = None) -> Ref:
+    """A stored artifact as edge data."""
+    return Ref(ARTIFACT_STORE, artifact.key, artifact.size, artifact.sha256, artifact.media_type, items)
+
+
+async def run_errands(inputs: Inputs, task: TaskQueued, artifacts: ArtifactStore, limit: int) -> None:
+    """Make the params that were left. Raises `InputError`, or a `NexusError` where asking again may help."""
+    fetched: dict[str, object] = {}
+    while inputs.errands:
+        match inputs.errands[0]:
+            case Fetch(param, reference, ref, path):
+                if ref.key not in fetched:
+                    fetched[ref.key] = value_of(
+                        await _read(artifacts, ref, reference, limit), ref.media_type, reference
+                    )
+                give(inputs, task.job_id, param, walk(fetched[ref.key], path, reference))
+            case LookUp(param, key):
+                artifact = await artifacts.info(key)
+                if artifact is None:
+                    raise InputError(f"param {param!r}: there is no artifact {key!r}")
+                _refer(inputs, param, ref_of(artifact))
+            case Store(param, content, media_type):
+                key = artifact_key(task.job_id, task.task_id, "inputs", param)
+                _refer(inputs, param, ref_of(await artifacts.put(key, content, media_type=media_type)))
+        inputs.errands.pop(0)
+
+
+def _refer(inputs: Inputs, param: str, ref: Ref) -> None:
+    inputs.params[param] = ref.uri
+    inputs.refs[param] = ref
+
+
+async def _read(artifacts: ArtifactStore, ref: Ref, reference: str, limit: int) -> bytes:
+    if ref.size > limit:
+        raise InputError(
+            f"input {reference!r}: {ref.size} bytes are too large to open (limit {limit} bytes); "
+            "take it by reference, with a param whose name ends in _ref"
+        )
+    try:
+        return await artifacts.read(ref.key, limit=limit)
+    except (NotFound, IntegrityError, PayloadTooLarge) as error:
+        raise InputError(f"input {reference!r}: {error}") from error
