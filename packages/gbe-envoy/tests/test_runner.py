@@ -181,6 +181,19 @@ async def test_a_group_whose_leader_ended_gets_the_grace_time(runner: CommandRun
     assert (tmp_path / "done").read_text() == "tidy\n"
 
 
+async def test_everybody_gets_sigterm_once(runner: CommandRunner, sh: Sh, tmp_path: Path, pid_from: PidFrom) -> None:
+    handle = "trap 'echo $0 >>terms' TERM; echo $$ >$0.pid; i=0; while [ $i -lt 10 ]; do sleep 0.05; i=$((i+1)); done"
+    (tmp_path / "handle.sh").write_text(handle.replace("$0", "$1"))
+    text = "sh handle.sh child & setsid sh handle.sh stray & sh handle.sh leader"
+    cancel = asyncio.Event()
+    run = asyncio.create_task(runner.run(sh(text, cwd=str(tmp_path)), cancel=cancel, limits=Limits(grace=2)))
+    for name in ("child", "stray", "leader"):
+        await pid_from(tmp_path / f"{name}.pid")
+    cancel.set()
+    await run
+    assert sorted((tmp_path / "terms").read_text().split()) == ["child", "leader", "stray"]
+
+
 async def test_very_short_timeouts(runner: CommandRunner, sh: Sh) -> None:
     for timeout in (0.0, 0.0005, 0.004):
         result = await runner.run(sh("sleep 600"), timeout=timeout)

@@ -98,6 +98,9 @@ class Surroundings:
     guard: Guard | None
     directory: Path
     executor: Executor
+    """Writes output to files: may be held up by a slow disk."""
+    searcher: Executor
+    """Looks for processes: must not be held up by anything."""
     exits: ExitWatcher
     growth: Growth
     null: int
@@ -342,12 +345,16 @@ class Execution:
             return
 
     async def _find(self) -> list[int]:
-        return await asyncio.to_thread(guardian.find, frozenset({self._pid}), self._marker)
+        return await self._loop.run_in_executor(
+            self._shared.searcher, guardian.find, frozenset({self._pid}), self._marker
+        )
 
     async def _send_all(self, number: int) -> None:
-        """Signal the group and, by a search, what has left it for another group or session."""
+        """Signal the group at once and, by a search, what has left it for another group or session."""
         self._signal_group(number)
-        await asyncio.to_thread(guardian.send, frozenset[int](), self._marker, number)
+        await self._loop.run_in_executor(
+            self._shared.searcher, guardian.send_to_strays, frozenset({self._pid}), self._marker, number
+        )
 
     async def _terminate(self) -> None:
         """SIGTERM to everything of the command, SIGKILL to what is left after the grace time.
@@ -358,9 +365,8 @@ class Execution:
             self._grown = True
             self._attach()  # whoever says goodbye at length must not hang on a full pipe
         deadline = self._loop.time() + self._limits.grace
-        self._signal_group(signal.SIGTERM)
-        self._signal_group(signal.SIGCONT)
         await self._send_all(signal.SIGTERM)
+        await self._send_all(signal.SIGCONT)  # what is stopped would not see the other signal
         pause = _POLL_FIRST
         while (left := deadline - self._loop.time()) > 0:
             if not self._watch.ended:

@@ -65,28 +65,31 @@ def _belongs(pid: int, groups: frozenset[int], marker: bytes) -> bool:
         return False
 
 
-def send(groups: frozenset[int], marker: bytes, number: int) -> list[int]:
-    """Send a signal to all that `find` finds, and to the groups as such; returns what was found."""
+def send(groups: frozenset[int], marker: bytes, number: int) -> None:
+    """Send a signal, once, to the groups and to all else that `find` finds."""
     for group in groups:
         try:
             os.killpg(group, number)
         except OSError:
             continue
-    found = find(groups, marker)
-    for pid in found:
+    send_to_strays(groups, marker, number)
+
+
+def send_to_strays(groups: frozenset[int], marker: bytes, number: int) -> None:
+    """Send a signal to what `find` finds outside of the groups."""
+    for pid in find(groups, marker):
         try:
             handle = os.pidfd_open(pid)
         except OSError:
             continue
         try:
             # The handle pins the process; looking again makes sure that it pins the right one.
-            if _belongs(pid, groups, marker):
+            if os.getpgid(pid) not in groups and _belongs(pid, groups, marker):
                 signal.pidfd_send_signal(handle, number)
         except OSError:
             pass
         finally:
             os.close(handle)
-    return found
 
 
 def terminate_all(groups: frozenset[int], marker: bytes, grace: float) -> None:

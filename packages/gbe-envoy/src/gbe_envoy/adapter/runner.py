@@ -65,6 +65,7 @@ class CommandRunner:
             guard=self._guard,
             directory=directory,
             executor=ThreadPoolExecutor(2, thread_name_prefix="gbe-output"),
+            searcher=ThreadPoolExecutor(1, thread_name_prefix="gbe-search"),
             exits=exits,
             growth=Growth(loop),
             null=os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC),
@@ -89,6 +90,7 @@ class CommandRunner:
         if self._guard is not None:
             await self._guard.stop()
         self._shared.executor.shutdown()
+        self._shared.searcher.shutdown()
         self._shared.growth.close()
         self._shared.exits.close()
         os.close(self._shared.null)
