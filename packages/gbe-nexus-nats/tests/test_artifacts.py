@@ -16,7 +16,7 @@ from gbe_nexus import ClosedError, Conflict, IntegrityError, NexusError, NotFoun
 from gbe_nexus_nats.artifacts import CHUNK, NatsArtifactStore, open_artifact_store
 from gbe_nexus_nats.cluster import EmbeddedCluster
 from gbe_nexus_nats.server import EmbeddedServer
-from gbe_nexus_nats.testing import Server
+from gbe_nexus_nats.testing import Server, flip_byte
 
 pytestmark = pytest.mark.server
 
@@ -102,10 +102,7 @@ async def test_too_large_to_read(store: NatsArtifactStore) -> None:
 async def test_a_flipped_byte_is_found(jetstream: Any, bucket: str, store: NatsArtifactStore) -> None:
     data = os.urandom(2 * CHUNK)
     await store.put("a", data)
-    subject = f"$O.{bucket}.C.{(await meta_of(jetstream, bucket, 'a'))['nuid']}"
-    await jetstream.api(f"$JS.API.STREAM.PURGE.OBJ_{bucket}", {"filter": subject})
-    await jetstream.publish(subject, data[:CHUNK])
-    await jetstream.publish(subject, data[CHUNK:-1] + bytes([data[-1] ^ 1]))
+    await flip_byte(jetstream, bucket, "a")
     with pytest.raises(IntegrityError, match="does not match its sha256"):
         await store.read("a", limit=len(data))
     chunks = store.get("a")

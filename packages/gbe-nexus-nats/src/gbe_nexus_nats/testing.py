@@ -11,6 +11,8 @@ A server outlives tests, so names (streams, buckets, subjects) have to differ be
 
 from __future__ import annotations
 
+import base64
+import json
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator
 from importlib import import_module
@@ -20,11 +22,14 @@ import pytest
 import pytest_asyncio
 
 from gbe_nexus.connect import ConnectOptions
+from gbe_nexus_nats.bucket import last_message
 from gbe_nexus_nats.cluster import EmbeddedCluster
 from gbe_nexus_nats.server import EmbeddedServer
 
 if TYPE_CHECKING:
     from testcontainers.core.container import DockerContainer
+
+    from gbe_nexus_nats.transport import NatsTransport
 
 IMAGE = "nats:2-alpine"
 
@@ -90,6 +95,19 @@ def docker_problem() -> str | None:
     except Exception as error:  # whatever it is, there is no engine
         return f"no Docker engine answers: {error}"
     return None
+
+
+async def flip_byte(transport: NatsTransport, bucket: str, key: str) -> None:
+    """Change the last byte of an artifact behind the store's back; what describes it stays as it is."""
+    stream = f"OBJ_{bucket}"
+    name = base64.urlsafe_b64encode(key.encode()).decode()
+    found = await last_message(transport, stream, f"$O.{bucket}.M.{name}")
+    assert found is not None, f"no artifact {bucket}/{key}"
+    subject = f"$O.{bucket}.C.{json.loads(found.data)['nuid']}"
+    last = await last_message(transport, stream, subject)
+    assert last is not None, f"artifact {bucket}/{key} is empty"
+    await transport.api(f"$JS.API.STREAM.MSG.DELETE.{stream}", {"seq": last.seq})
+    await transport.publish(subject, last.data[:-1] + bytes([last.data[-1] ^ 1]))
 
 
 @pytest.fixture
