@@ -78,6 +78,7 @@ class ProcessSupervisor(Role):
         self.degraded_after = degraded_after
         self._on_event = on_event
         self._children = [_Child(spec) for spec in specs]
+        self._first_starts: asyncio.Queue[tuple[_Child, _Record | None]] = asyncio.Queue()
         self._parent_pipe = -1
 
     @property
@@ -96,10 +97,10 @@ class ProcessSupervisor(Role):
         self.on_stop(_closer(self._parent_pipe))
         for child in self._children:
             self.spawn(self._keep(child), f"keep {child.spec.name}")
-        for child in self._children:
-            await child.settled.wait()
-            if child.failed is not None:
-                raise ChildFailed(child.spec.name, child.failed.code, child.failed.how)
+        for _ in self._children:
+            child, failed = await self._first_starts.get()
+            if failed is not None:
+                raise ChildFailed(child.spec.name, failed.code, failed.how)
 
     async def _stop(self) -> None:
         living = [child for child in self._children if child.process is not None]
@@ -121,18 +122,14 @@ class ProcessSupervisor(Role):
         """Run a child again and again, until the stop."""
         deaths = 0
         while True:
-            if self.state in (
-                RoleState.STOPPING,
-                RoleState.STOPPED,
-            ):  # the stop came during a pause, or before this task ran at all
+            if self.state is RoleState.STOPPING:  # during a pause, or before this task ran at all
                 return
             record = await self._run_once(child, degraded=deaths >= self.degraded_after)
             if self.ending:
                 self._tell(child, "stopped", record.how)
                 return
-            if not child.settled.is_set():
-                child.failed = record
-                child.settled.set()
+            if not child.was_ready:
+                self._first_starts.put_nowait((child, record))
                 return
             if not child.spec.restart:
                 self._tell(child, "ended", record.how)
@@ -183,7 +180,9 @@ class ProcessSupervisor(Role):
                     late = "never said that it is ready" if reading.done() else f"not ready in {self.ready_timeout:g} s"
                     return _Record(-signal.SIGKILL, f"{late}: killed")
             if said_ready:
-                child.settled.set()
+                if not child.was_ready:
+                    child.was_ready = True
+                    self._first_starts.put_nowait((child, None))
                 self._tell(child, "ready", f"pid {self.pids.get(child.spec.name, 0)}")
             _, lives = await asyncio.wait({exited}, timeout=self.stable_after)
             if lives and degraded:
@@ -235,8 +234,7 @@ class _Child:
         self.process: subprocess.Popen[bytes] | None = None
         self.gone = asyncio.Event()
         self.gone.set()
-        self.settled = asyncio.Event()  # its first start succeeded, or failed
-        self.failed: _Record | None = None
+        self.was_ready = False  # at least once
 
     def signal(self, number: signal.Signals) -> None:
         if self.process is not None:
