@@ -1,1 +1,3 @@
-"""The shell Operative: runs a task as a command under `sh -c`."""
+"""The shell Operative: a task is a command for `sh -c`."""
+
+from gbe_operative_shell.operative import ShellOperative as ShellOperative

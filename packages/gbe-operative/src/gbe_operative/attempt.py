@@ -259,7 +259,7 @@ class Attempt:
     async def _run(self, execution: Execution, result: Awaitable[TaskOutcome]) -> None:
         loop = asyncio.get_running_loop()
         self._phase = _Phase.EXECUTING
-        self._timers.append(loop.call_later(self._shop.settings.moment, self._shop.progress_of(execution).go_live))
+        self._timers.append(loop.call_later(self._shop.settings.moment, self._go_live, execution))
         if self.task.timeout_secs is not None:
             execution.deadline = loop.time() + self.task.timeout_secs
             self._timers.append(loop.call_at(execution.deadline, self.interrupt, Interrupt.TIMEOUT))
@@ -285,6 +285,9 @@ class Attempt:
         elif self._interrupt is Interrupt.CANCEL:
             outcome = _interrupted(outcome, FailureKind.CANCELLED, 1, self._why or "cancelled")
         await self._conclude(execution, outcome)
+
+    def _go_live(self, execution: Execution) -> None:
+        self._shop.progress_of(execution).go_live()
 
     def failure_of(self, error: BaseException) -> Failed:
         """What was raised, as an outcome."""
