@@ -35,6 +35,7 @@ _REF_SIZE = 400  # no gain in replacing an input smaller than a reference
 _dispatch = PayloadDecoder(TaskDispatch)
 _edge = json.Decoder(Inline | Ref)
 _encode = json.Encoder().encode
+_NO_INPUTS: dict[str, Raw] = {}
 
 
 class Effects:
@@ -92,12 +93,10 @@ class Effects:
         for index in record.dispatch:
             if not job.is_open(index):
                 continue
-            inputs: Mapping[str, Raw] | None = {}
-            if tasks[index].input_from:
-                inputs = self._inputs(slot, job, index, read)
-                if inputs is None:
-                    del outgoing[begin:]
-                    return None
+            inputs = self._inputs(slot, job, index, read) if tasks[index].input_from else _NO_INPUTS
+            if inputs is None:
+                del outgoing[begin:]
+                return None
             event_id = f"{task_id(job_id, index)}:queue"
             body = encode_payload(event_id, messages.dispatch(job, index, inputs, entry.seq), ts)
             size += len(body)

@@ -34,7 +34,15 @@ from gbe_nexus import (
     now_ms,
 )
 from gbe_oracle import inbox
-from gbe_oracle.core.events import CancelRequested, ChildStarted, DispatchRefused, Reported, Submitted, Verdict
+from gbe_oracle.core.events import (
+    CancelRequested,
+    ChildStarted,
+    DispatchRefused,
+    JobEvent,
+    Reported,
+    Submitted,
+    Verdict,
+)
 from gbe_oracle.core.job import DEFAULT_WINDOW, Job
 from gbe_oracle.effects import Effects
 from gbe_oracle.loading import FinishedJob, InvalidDefinition, LoadedJob, Loader, NewerJournal, TombstonedJob
@@ -151,7 +159,7 @@ class Engine:
                 self._take(job_type, job_id, Item(event, message, size, message.deliveries))
         self.cycle()
 
-    def add(self, job_type: str, job_id: str, event: inbox.JobEvent, waiter: Acknowledgeable) -> None:
+    def add(self, job_type: str, job_id: str, event: JobEvent, waiter: Acknowledgeable) -> None:
         """An event that did not come over the bus; `waiter.ack()` is called when it is durable."""
         self._take(job_type, job_id, Item(event, waiter, _ITEM_OVERHEAD, 2))
         self.cycle()
@@ -654,8 +662,14 @@ class Engine:
         finally:
             self._waiting.discard(item.message)
         job = Job(spec, outline, window=self._window)
+        applied = [item]
+        for waiting in list(slot.inbox):  # a cancel that came together with its submit: nothing need begin
+            if isinstance(waiting.event, CancelRequested):
+                tombstone = waiting.event.reason if tombstone is None else tombstone
+                slot.inbox.remove(waiting)
+                applied.append(waiting)
         record = job.create(self._identity, spec.created_at, tombstone=tombstone)
-        commit.entries.append(Entry(slot, job, record, expected, [item]))
+        commit.entries.append(Entry(slot, job, record, expected, applied))
 
     def _drop(self, slot: Slot) -> None:
         """Nothing of the job is held any more; what still waits is looked at anew."""

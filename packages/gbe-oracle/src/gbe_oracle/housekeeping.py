@@ -13,8 +13,6 @@ from gbe_oracle.engine import Engine
 
 log = logging.getLogger("gbe.oracle")
 
-PURGE_AFTER = 2.0
-"""Seconds a journal outlives the writing of its history, so that readers that are a little behind find one of them."""
 PURGE_AT_ONCE = 64
 TRIM_EVERY = 2.0
 SWEEP_EVERY = 60.0
@@ -29,11 +27,15 @@ _record = PayloadDecoder(JournalRecord)
 class Housekeeping:
     """Called by the Oracle's tick. Every step may be done by several Oracles at once, or twice."""
 
-    def __init__(self, transport: Transport, engine: Engine, journal: Journal, history: Journal) -> None:
+    def __init__(
+        self, transport: Transport, engine: Engine, journal: Journal, history: Journal, *, purge_after: float
+    ) -> None:
         self._transport = transport
         self._engine = engine
         self._journal = journal
         self._history = history
+        # Readers that are a little behind are to find one of the two, journal or history.
+        self._purge_after = purge_after
         self._next_trim = 0.0
         self._next_sweep = 0.0
         self._tombstones: dict[str, float] = {}
@@ -64,8 +66,8 @@ class Housekeeping:
     async def _purge(self, now: float) -> None:
         """Journals of jobs that are in the history."""
         purgeable = self._engine.purgeable
-        while purgeable and purgeable[0][0] + PURGE_AFTER <= now:
-            batch = [subject for since, subject in purgeable[:PURGE_AT_ONCE] if since + PURGE_AFTER <= now]
+        while purgeable and purgeable[0][0] + self._purge_after <= now:
+            batch = [subject for since, subject in purgeable[:PURGE_AT_ONCE] if since + self._purge_after <= now]
             await asyncio.gather(*(self._journal.purge(subject) for subject in batch))
             del purgeable[: len(batch)]
 

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Coroutine
 from typing import Any, ClassVar
 
-from msgspec import Raw, convert, json
+from msgspec import Raw, json
 
 from gbe_jobs_domain import streams, subjects
 from gbe_jobs_domain.definitions import JobDefinition
@@ -26,10 +26,6 @@ from gbe_oracle.summaries import Summaries
 from gbe_runtime.bus_role import BusRole
 
 log = logging.getLogger("gbe.oracle")
-
-ACK_WAIT = 3.0
-PIN_TIMEOUT = 2.0
-TICK = 1.0
 
 
 class BusOracle(BusRole, Oracle):
@@ -69,7 +65,7 @@ class BusOracle(BusRole, Oracle):
             definition.org,
             inline,
             reference,
-            now_ms(),  # type: ignore[arg-type]
+            now_ms(),
         )
         event_id = f"{job_id}:submit"
         await self.transport.publish(
@@ -89,7 +85,7 @@ class BusOracle(BusRole, Oracle):
         """See the contract. Raises `OracleError` where the Oracle is not running."""
         if self._engine is None:
             raise OracleError("the Oracle is not started")
-        event = inbox.reported(convert(report, TaskEndedOpaque, from_attributes=True))
+        event = inbox.reported(json.decode(json.encode(report), type=TaskEndedOpaque))
         if event is not None:
             waiter = _Waiter()
             self._engine.add(report.job_type, report.job_id, event, waiter)
@@ -120,14 +116,14 @@ class BusOracle(BusRole, Oracle):
             window=settings.window,
             cache_bytes=settings.cache_mib << 20,
         )
-        self._housekeeping = Housekeeping(self.transport, engine, journal, history)
+        self._housekeeping = Housekeeping(self.transport, engine, journal, history, purge_after=settings.purge_after)
         self._subscription = await self.transport.subscribe(
             ConsumerSpec(
                 streams.INBOX,
                 subjects.ORACLE_CONSUMER,
-                ack_wait=ACK_WAIT,
+                ack_wait=settings.ack_wait,
                 pinned=True,
-                pin_timeout=PIN_TIMEOUT,
+                pin_timeout=settings.pin_timeout,
             ),
             engine.on_messages,
         )
@@ -181,7 +177,7 @@ class BusOracle(BusRole, Oracle):
 
     async def _tick_for_ever(self) -> None:
         while True:
-            await asyncio.sleep(TICK)
+            await asyncio.sleep(self._settings.tick_interval)
             await self.tick()
 
 
