@@ -9,6 +9,7 @@ from gbe_conformance import (
     Capabilities,
     Connect,
     JournalContract,
+    RestartContract,
     StateStoreContract,
     TransportContract,
 )
@@ -36,6 +37,9 @@ class OnMemory:
 
 
 class TestTransport(OnMemory, TransportContract): ...
+
+
+class TestRestart(OnMemory, RestartContract): ...
 
 
 class TestJournal(OnMemory, JournalContract): ...

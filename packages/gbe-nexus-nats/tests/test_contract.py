@@ -9,6 +9,7 @@ from gbe_conformance import (
     Capabilities,
     Connect,
     JournalContract,
+    RestartContract,
     StateStoreContract,
     TransportContract,
 )
@@ -84,6 +85,10 @@ class TestTransport(OnServer, TransportContract): ...
 
 
 @pytest.mark.server
+class TestRestart(OnServer, RestartContract): ...
+
+
+@pytest.mark.server
 class TestJournal(OnServer, JournalContract): ...
 
 
@@ -97,6 +102,11 @@ class TestArtifactStore(OnServer, ArtifactStoreContract): ...
 
 @pytest.mark.cluster
 class TestTransportOnCluster(OnCluster, TransportContract): ...
+
+
+@pytest.mark.slow  # each waits for elections and for the member to catch up
+@pytest.mark.cluster
+class TestRestartOnCluster(OnCluster, RestartContract): ...
 
 
 @pytest.mark.cluster

@@ -30,5 +30,6 @@ from gbe_conformance.contract import Connect as Connect  # noqa: E402
 from gbe_conformance.inbox import Inbox as Inbox  # noqa: E402
 from gbe_conformance.inbox import until as until  # noqa: E402
 from gbe_conformance.journal import JournalContract as JournalContract  # noqa: E402
+from gbe_conformance.restart import RestartContract as RestartContract  # noqa: E402
 from gbe_conformance.state import StateStoreContract as StateStoreContract  # noqa: E402
 from gbe_conformance.transport import TransportContract as TransportContract  # noqa: E402

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from gbe_conformance.contract import Bus, Contract
+from gbe_conformance.state import failure
 from gbe_nexus import Artifact, ArtifactStore, ClosedError, IntegrityError, NotFound, PayloadTooLarge, Transport
 
 ODD_KEYS = [
@@ -40,15 +41,16 @@ class ArtifactStoreContract(Contract):
         """A bucket of this test's own."""
         return await bus.transport.artifact_store(bus.token)
 
-    @pytest.mark.parametrize("size", [0, 1, 1000, 128 * 1024, 128 * 1024 + 1, 3_000_000])
-    async def test_round_trip(self, bus: Bus, store: ArtifactStore, size: int) -> None:
+    async def test_round_trip(self, bus: Bus, store: ArtifactStore) -> None:
         """N10: 0 bytes, 1 byte, several chunks → the same bytes with size and sha256, in chunks and whole."""
-        data = (bytes(range(251)) * (size // 251 + 1))[:size]
-        artifact = await store.put("key", data, media_type="text/plain")
-        assert artifact == Artifact(bus.token, "key", size, hashlib.sha256(data).hexdigest(), "text/plain")
-        assert await store.info("key") == artifact
-        assert b"".join([chunk async for chunk in store.get("key")]) == data
-        assert await store.read("key", limit=size) == data
+        for size in (0, 1, 1000, 128 * 1024, 128 * 1024 + 1, 3_000_000):
+            data = (bytes(range(251)) * (size // 251 + 1))[:size]
+            key = f"key{size}"
+            artifact = await store.put(key, data, media_type="text/plain")
+            assert artifact == Artifact(bus.token, key, size, hashlib.sha256(data).hexdigest(), "text/plain")
+            assert await store.info(key) == artifact
+            assert b"".join([chunk async for chunk in store.get(key)]) == data
+            assert await store.read(key, limit=size) == data
 
     async def test_large(self, store: ArtifactStore) -> None:
         """N10: 64 MiB, put and read in pieces, the sha256 checked."""
@@ -165,15 +167,14 @@ class ArtifactStoreContract(Contract):
             assert await store.read(key, limit=10_000) == key.encode()
         assert await store.keys() == sorted(ODD_KEYS)
 
-    @pytest.mark.parametrize("key", BAD_KEYS)
-    async def test_bad_keys(self, store: ArtifactStore, key: str) -> None:
+    async def test_bad_keys(self, store: ArtifactStore) -> None:
         """Everything else is a `ValueError`, whatever is asked."""
-        for call in (store.put(key, b""), store.info(key), store.read(key, limit=1), store.delete(key)):
+        for key in BAD_KEYS:
+            for call in (store.put(key, b""), store.info(key), store.read(key, limit=1), store.delete(key)):
+                assert isinstance(await failure(call), ValueError), f"{key!r}: {call}"
             with pytest.raises(ValueError):  # noqa: PT011 - its text is the implementation's
-                await call
-        with pytest.raises(ValueError):  # noqa: PT011
-            async for _ in store.get(key):
-                pass
+                async for _ in store.get(key):
+                    pass
 
     async def test_connections_share(self, bus: Bus, store: ArtifactStore, second: Transport) -> None:
         """What one connection stored another one reads."""

@@ -20,7 +20,7 @@ RECOVERY = 20.0
 
 
 class RestartContract(Contract):
-    """N11. Needs the capability `restart` and the fixture `faults`."""
+    """N11. Subclass it as `Test…` with the fixture `connect`, the capability `restart` and the fixture `faults`."""
 
     async def test_nothing_acknowledged_is_lost(self, bus: Bus, request: pytest.FixtureRequest) -> None:
         """N11: killed between publish and consume → every message whose publish was acknowledged is there."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 
 import pytest
 
@@ -12,6 +13,15 @@ from gbe_nexus import ClosedError, Conflict, Entry, StateStore, Transport
 
 ODD_KEYS = ["a", "A=b", "with/slash", "a.b-c_d=/e", "_", "=", "-x-", "/lead", "trail/", "0" * 512, "task_1/note.v2"]
 BAD_KEYS = ["", ".", ".a", "a.", "a..b", "a b", "a*", "a>b", "ä", "a\n", "a:b", "x" * 513]
+
+
+async def failure(call: Awaitable[object]) -> Exception | None:
+    """What a call raises."""
+    try:
+        await call
+    except Exception as error:
+        return error
+    return None
 
 
 class StateStoreContract(Contract):
@@ -147,20 +157,19 @@ class StateStoreContract(Contract):
             assert (entry.key, entry.value) == (key, key.encode())
         assert await store.keys() == sorted(ODD_KEYS)
 
-    @pytest.mark.parametrize("key", BAD_KEYS)
-    async def test_bad_keys(self, store: StateStore, key: str) -> None:
+    async def test_bad_keys(self, store: StateStore) -> None:
         """Everything else is a `ValueError`, whatever is asked."""
-        for call in (
-            store.get(key),
-            store.put(key, b""),
-            store.create(key, b""),
-            store.swap(key, b"", 1),
-            store.delete(key),
-            store.get_fields(key),
-            store.set_fields(key, {}),
-        ):
-            with pytest.raises(ValueError):  # noqa: PT011 - its text is the implementation's
-                await call
+        for key in BAD_KEYS:
+            for call in (
+                store.get(key),
+                store.put(key, b""),
+                store.create(key, b""),
+                store.swap(key, b"", 1),
+                store.delete(key),
+                store.get_fields(key),
+                store.set_fields(key, {}),
+            ):
+                assert isinstance(await failure(call), ValueError), f"{key!r}: {call}"
 
     async def test_fields(self, store: StateStore) -> None:
         """N9: fields merge into what is there; an entry that isn't is an empty mapping."""

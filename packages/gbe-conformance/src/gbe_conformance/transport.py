@@ -1,4 +1,4 @@
-"""`TransportContract`: everything a `Transport` has to hold."""
+"""`TransportContract`: what a `Transport` has to hold as long as its bus is up (`RestartContract`: over a crash)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from gbe_conformance.connection import ConnectionContract
 from gbe_conformance.credit import CreditContract, PinnedContract
 from gbe_conformance.delivery import DeliveryContract
 from gbe_conformance.publishing import PublishingContract
-from gbe_conformance.restart import RestartContract
 from gbe_conformance.streams import StreamsContract
 
 
@@ -17,6 +16,5 @@ class TransportContract(
     CreditContract,
     PinnedContract,
     ConnectionContract,
-    RestartContract,
 ):
-    """N1 to N8, N11 and N13. Subclass it as `Test…` and give the fixture `connect`."""
+    """N1 to N8 and N13. Subclass it as `Test…` and give the fixture `connect`."""
