@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import importlib.metadata
 import logging
 import os
 
@@ -118,4 +117,6 @@ class BusRole(Role):
 @functools.cache
 def release() -> str:
     """The version of this release: all distributables carry the same."""
-    return importlib.metadata.version("gbe-runtime")
+    from importlib.metadata import version
+
+    return version("gbe-runtime")

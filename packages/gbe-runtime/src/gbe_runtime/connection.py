@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import stat
 from dataclasses import replace
 from pathlib import Path
@@ -62,7 +61,7 @@ class ConnectionFile(msgspec.Struct, frozen=True, kw_only=True):
         path.parent.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileExistsError):
             path.parent.mkdir(mode=0o700)
-        draft = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
+        draft = path.with_name(f".{path.name}.{os.urandom(6).hex()}")
         # O_EXCL: never through a link that somebody else put there.
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:

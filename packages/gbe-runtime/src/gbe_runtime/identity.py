@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
 import socket
 
 
@@ -16,4 +15,4 @@ def host_name() -> str:
 
 def new_identity(role: str) -> str:
     """`{role}-{host}-{pid}-{random}`: fit to be one token of a subject or a key."""
-    return f"{role}-{host_name()}-{os.getpid()}-{secrets.token_hex(4)}"
+    return f"{role}-{host_name()}-{os.getpid()}-{os.urandom(4).hex()}"
