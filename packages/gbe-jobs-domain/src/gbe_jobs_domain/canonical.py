@@ -15,7 +15,10 @@ _encode = msgspec.json.Encoder(order="deterministic").encode
 
 
 def encode_definition(definition: JobDefinition) -> bytes:
-    """Canonical JSON: defaults left out, the keys of mappings sorted. Equal definitions have equal bytes."""
+    """Canonical JSON: defaults left out, the keys of mappings sorted.
+
+    Equal definitions have equal bytes, as long as seconds are floats, which they are in everything that was loaded.
+    """
     return _encode(definition)
 
 
