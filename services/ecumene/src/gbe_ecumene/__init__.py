@@ -1,1 +1,1 @@
-"""Everything of GBE on one host: `gbe up` and `gbe run` with the embedded server."""
+"""Everything of GBE on one host: `gbe run` and `gbe up`."""

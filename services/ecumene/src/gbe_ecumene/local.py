@@ -1,0 +1,118 @@
+"""`LocalEcumene`: a server, an Oracle and an Operative as processes of this host, kept running."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from pathlib import Path
+from typing import ClassVar
+
+from gbe_nexus import NexusError
+from gbe_nexus_nats.server import EmbeddedServer, ServerError
+from gbe_runtime.backoff import retry_delay
+from gbe_runtime.errors import ChildFailed, ConfigurationError
+from gbe_runtime.lifecycle import Role
+from gbe_runtime.supervisor import ChildSpec, OnEvent, ProcessSupervisor
+
+log = logging.getLogger(__name__)
+
+GRACE = 20.0
+"""Seconds from TERM to KILL: an Operative gives running tasks some of it, before it hands them back."""
+
+
+class LocalEcumene(Role):
+    """Started, all its processes are ready; whichever dies is started again, the server on its port and data.
+
+    `data`: where the server keeps everything; None = a temporary directory, gone at the stop. `handles`: what the
+    Operative serves (empty: none is started). `logs`: a directory for the children's logs, else stderr.
+    """
+
+    name: ClassVar[str] = "ecumene"
+
+    def __init__(
+        self,
+        *,
+        data: Path | None = None,
+        handles: str = "",
+        port: int = 0,
+        logs: Path | None = None,
+        on_event: OnEvent | None = None,
+    ) -> None:
+        super().__init__()
+        self.server = EmbeddedServer(data, port=port)
+        self._handles = handles
+        self._logs = logs
+        self._on_event = on_event
+        self._supervisor: ProcessSupervisor | None = None
+
+    @property
+    def pids(self) -> dict[str, int]:
+        """The processes that live, by name."""
+        found = dict(self._supervisor.pids) if self._supervisor else {}
+        if self.server.pid is not None:
+            found["server"] = self.server.pid
+        return found
+
+    async def _start(self) -> None:
+        self.on_stop(self.server.stop)
+        try:
+            await self.server.start()
+        except ServerError as error:
+            raise ConfigurationError(str(error)) from error
+        self.spawn(self._keep_server(), "keep the server")
+        self._supervisor = supervisor = ProcessSupervisor(self._children(), on_event=self._on_event, grace=GRACE)
+        self.on_stop(supervisor.stop)
+        try:
+            await supervisor.start()
+        except ChildFailed as error:
+            self._repeat_last_words(error.name)
+            raise
+        self.spawn(supervisor.wait(), "keep the processes")
+
+    def _children(self) -> list[ChildSpec]:
+        options = self.server.options
+        # By the environment, never on a command line: that everybody on the host can read. What is empty is unset.
+        environment = {
+            "GBE_NATS_URL": self.server.url,
+            "GBE_NATS_USER": options.user or "",
+            "GBE_NATS_PASSWORD": options.password or "",
+            "GBE_NATS_CREDS": "",
+            "GBE_TLS_CA": "",
+            "GBE_REPLICAS": "1",
+        }
+        children = [
+            ChildSpec("oracle", (sys.executable, "-m", "gbe_oracle"), environment, log_file=self._log("oracle"))
+        ]
+        if self._handles:
+            command = (sys.executable, "-m", "gbe_operative.command", "--handles", self._handles)
+            children.append(ChildSpec("operative", command, environment, log_file=self._log("operative")))
+        return children
+
+    def _log(self, name: str) -> Path | None:
+        return None if self._logs is None else self._logs / f"{name}.log"
+
+    def _repeat_last_words(self, name: str) -> None:
+        """A child that could not start said why in its log, which may be gone in a moment."""
+        path = self._log(name)
+        if path is not None and path.exists():
+            sys.stderr.write(path.read_text(errors="backslashreplace")[-4096:])
+
+    async def _keep_server(self) -> None:
+        deaths = 0
+        while True:
+            born = asyncio.get_running_loop().time()
+            code = await self.server.wait()
+            deaths = 1 if asyncio.get_running_loop().time() - born > 10.0 else deaths + 1
+            self._tell("died", f"exit code {code}" if code >= 0 else f"killed by signal {-code}")
+            while not self.server.running:
+                await asyncio.sleep(retry_delay(deaths, 0.1, 2.0, 15.0, lambda: 1.0))
+                try:
+                    await self.server.start()
+                except NexusError as error:
+                    deaths += 1
+                    log.error("the server can't be started again: %s", error)
+            self._tell("ready", f"pid {self.server.pid}")
+
+    def _tell(self, event: str, detail: str) -> None:
+        log.warning("server %s: %s", event, detail)

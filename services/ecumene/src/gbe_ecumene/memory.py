@@ -1,0 +1,33 @@
+"""`gbe run --transport memory`: the Oracle, the Operative and the bus within this process."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+
+from gbe_ecumene.handles import handles_for
+from gbe_jobs_domain.definitions import JobDefinition
+from gbe_nexus import connect
+from gbe_operative.core.handles import parse_handles
+from gbe_operative.plugins import load_all
+from gbe_operative.worker import DEFAULT_SLOTS, Worker
+from gbe_oracle.oracle import BusOracle
+from gbe_overseer.client import JobClient
+
+
+@contextlib.asynccontextmanager
+async def in_process(definition: JobDefinition, operatives: str | None = None) -> AsyncIterator[JobClient]:
+    """A bus of this process alone, with an Oracle and what serves the job's task types on it."""
+    async with contextlib.AsyncExitStack() as stack:
+        transport = await connect("memory://")
+        stack.push_async_callback(transport.close)
+        oracle = BusOracle(transport)
+        stack.push_async_callback(oracle.stop)
+        await oracle.start()
+        if handles := handles_for(definition, operatives):
+            parsed = parse_handles(handles, DEFAULT_SLOTS)
+            slots = {handle.task_type: handle.slots for handle in parsed}
+            worker = Worker(transport, load_all(parsed), slots)
+            stack.push_async_callback(worker.stop)
+            await worker.start()
+        yield JobClient(transport)
