@@ -480,7 +480,8 @@ class GroupSubscription(PullSubscription):
         groups = config.get("priority_groups") or []
         expires = min(LONGEST_PULL, self._ack_wait / 2)
         if groups:
-            expires = min(expires, PINNED_PULL)
+            # The pin is held by asking; a pull as long as the pin's timeout would lose it every time.
+            expires = min(expires, PINNED_PULL, config.get("priority_timeout", 2 * _NANO) / _NANO / 2)
         expires = max(expires, 0.25)
         if not self._stopped:
             heartbeat = min(HEARTBEAT, expires / 2)

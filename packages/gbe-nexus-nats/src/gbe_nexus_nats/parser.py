@@ -115,11 +115,13 @@ class FrameParser:
                     else:
                         arguments = data[position + 5 : line_end].split()
                         header_size = int(arguments.pop(-2))
+                    if len(arguments) == 4:
+                        subject, sid, reply, size = arguments
+                    else:
+                        subject, sid, size = arguments
+                        reply = b""
                     start = line_end + 2
-                    stop = start + int(arguments[-1])
-                    subject = arguments[0]
-                    sid = arguments[1]
-                    reply = arguments[2] if len(arguments) == 4 else b""
+                    stop = start + int(size)
                 except (ValueError, IndexError) as error:
                     raise ProtocolViolation(f"malformed {data[position:line_end][:100]!r}") from error
                 if stop + 2 > end:
