@@ -85,10 +85,15 @@ class EmbeddedCluster:
         await self.ready(timeout)
 
     async def ready(self, timeout: float = 30.0) -> None:
-        """Wait until every running member answers JetStream requests, which takes a leader and a majority."""
+        """Wait until every running member answers JetStream requests, which takes a leader and a majority.
+
+        Where all are running, wait until the leader counts on all of them as well.
+        """
         try:
             async with asyncio.timeout(timeout):
                 await asyncio.gather(*(self._answers(server) for server in self._servers if server.running))
+                if all(server.running for server in self._servers):
+                    await self._takes_streams()
         except TimeoutError:
             raise ServerError(f"the embedded cluster has no JetStream leader after {timeout:g} s") from None
 
@@ -169,7 +174,24 @@ class EmbeddedCluster:
         async with AsyncExitStack() as stack:
             client = await self._connect(stack, server.url)
             while True:
-                if "error" not in await _ask(client, "INFO"):
+                if "error" not in await _ask(client, "INFO", timeout=0.1):
+                    return
+                await asyncio.sleep(0.01)
+
+    async def _takes_streams(self) -> None:
+        """Try it out: the leader hears of the members' room one by one, and until then has "no suitable peers"."""
+        name = f"GBE_PROBE_{secrets.token_hex(4)}"
+        config = {"name": name, "subjects": [name], "storage": "memory", "num_replicas": self._nodes}
+        async with AsyncExitStack() as stack:
+            client = await self._connect(stack, self.url)
+            while True:
+                # Without an answer it may have been made all the same; the same again is fine then.
+                if "error" not in await _ask(client, f"STREAM.CREATE.{name}", config, timeout=2.0):
+                    break
+                await asyncio.sleep(0.01)
+            while True:
+                answer = await _ask(client, f"STREAM.DELETE.{name}")
+                if "error" not in answer or answer["error"].get("code") == 404:
                     return
                 await asyncio.sleep(0.01)
 
@@ -182,10 +204,11 @@ async def _ignore(error: Exception) -> None:
     """What goes wrong on these connections shows in their requests."""
 
 
-async def _ask(client: Any, what: str) -> dict[str, Any]:
+async def _ask(client: Any, what: str, request: object = None, timeout: float = 1.0) -> dict[str, Any]:
     """One JetStream API request; silence (no leader yet) is an error answer like any other."""
+    body = b"" if request is None else msgspec.json.encode(request)
     try:
-        reply = await client.request(f"$JS.API.{what}", b"", timeout=0.25)
+        reply = await client.request(f"$JS.API.{what}", body, timeout=timeout)
     except (NatsError, TimeoutError) as error:
         return {"error": {"description": str(error)}}
     return msgspec.json.decode(reply.data, type=dict[str, Any])
