@@ -5,8 +5,9 @@ from __future__ import annotations
 from gbe_jobs_domain.definitions import JobDefinition
 from gbe_operative.core.handles import InvalidHandles, parse_handles
 from gbe_operative.plugins import installed
-from gbe_operative.worker import DEFAULT_SLOTS
 from gbe_runtime.errors import ConfigurationError
+
+_THEIR_DEFAULT = 0  # no number given: the Operative's own setting says how many slots
 
 
 def handles_for(definition: JobDefinition, wanted: str | None) -> str:
@@ -30,7 +31,7 @@ def checked(text: str) -> dict[str, str]:
     """Each task type of a `--handles` text, with its part of it. Raises `ConfigurationError`."""
     known = installed()
     try:
-        found = parse_handles(text, DEFAULT_SLOTS)
+        found = parse_handles(text, _THEIR_DEFAULT)
     except InvalidHandles as error:
         raise ConfigurationError(f"--handles: {error}") from error
     for handle in found:
@@ -38,4 +39,7 @@ def checked(text: str) -> dict[str, str]:
             raise ConfigurationError(
                 f"no Operative {handle.plugin!r} is installed here; there are: {', '.join(known) or 'none'}"
             )
-    return {handle.task_type: f"{handle.task_type}={handle.plugin}:{handle.slots}" for handle in found}
+    return {
+        handle.task_type: f"{handle.task_type}={handle.plugin}{f':{handle.slots}' if handle.slots else ''}"
+        for handle in found
+    }

@@ -41,6 +41,8 @@ class LocalEcumene(Role):
     ) -> None:
         super().__init__()
         self.server = EmbeddedServer(data, port=port)
+        self.server_ready = asyncio.Event()
+        """Set when the server takes connections, while the other processes are still starting."""
         self._handles = handles
         self._logs = logs
         self._on_event = on_event
@@ -60,6 +62,7 @@ class LocalEcumene(Role):
             await self.server.start()
         except ServerError as error:
             raise ConfigurationError(str(error)) from error
+        self.server_ready.set()
         self.spawn(self._keep_server(), "keep the server")
         self._supervisor = supervisor = ProcessSupervisor(self._children(), on_event=self._on_event, grace=GRACE)
         self.on_stop(supervisor.stop)

@@ -60,12 +60,12 @@ async def _run(bus: Bus, definition: JobDefinition, *, json: bool, quiet: bool, 
         async with AsyncExitStack() as stack:
             entering = asyncio.ensure_future(stack.enter_async_context(bus))
             try:
+                display = display_on(sys.stderr, quiet=quiet)
                 if not await until(interrupts.first, entering):
                     return INTERRUPTED
             finally:
                 entering.cancel()
                 await asyncio.wait({entering})
-            display = display_on(sys.stderr, quiet=quiet)
             attended = await attend(entering.result(), definition, interrupts, display, cancel=True)
             print_result(attended.view, json=json)
     return INTERRUPTED if attended.interrupted else exit_code(attended.view.state)
@@ -80,12 +80,18 @@ async def embedded(definition: JobDefinition, operatives: str | None, place: Pat
     logs = place / "logs"
     logs.mkdir()
     ecumene = LocalEcumene(data=place / "data", handles=handles_for(definition, operatives), logs=logs)
+    starting = asyncio.ensure_future(ecumene.start())
     try:
-        await ecumene.start()
+        # While the others start, this process loads what it takes to talk to them.
+        if await until(ecumene.server_ready, starting):
+            await starting  # it failed before the server was there
         transport = await connect(ecumene.server.url, ecumene.server.options)
         try:
+            await starting
             yield JobClient(transport)
         finally:
             await transport.close()
     finally:
+        starting.cancel()
+        await asyncio.wait({starting})
         await ecumene.stop()
