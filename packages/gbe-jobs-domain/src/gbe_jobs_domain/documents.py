@@ -6,8 +6,10 @@ bounded by the size of the text, whatever it holds.
 
 from __future__ import annotations
 
+import gc
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -64,17 +66,8 @@ def load_document(
     """
     collector = Collector(source)
     readable = _text(text, collector, max_bytes)
-    if not variables and (definition := decode_plain(readable)):
-        return Document(source, definition)
-    try:
-        root = _parse(readable, collector)
-    except Unreadable:
-        raise collector.all() from None
-    reader = Reader(collector, variables or {}, max_bytes)
-    definition = reader.read(root)
-    if definition is None or collector:
-        raise collector.all()
-    return Document(source, definition, reader.form.title, reader.variables)
+    with _collection_paused():
+        return _load(readable, collector, variables or {}, max_bytes)
 
 
 def load_file(
@@ -92,6 +85,35 @@ def load_file(
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise DefinitionErrors([DefinitionError(source, 0, 0, "", f"can't be read: {reason}")]) from None
     return load_document(text, source=source, variables=variables, max_bytes=max_bytes).definition
+
+
+def _load(text: str, collector: Collector, variables: Mapping[str, str], max_bytes: int) -> Document:
+    source = collector.source
+    if not variables and (definition := decode_plain(text)):
+        return Document(source, definition)
+    try:
+        root = _parse(text, collector)
+    except Unreadable:
+        raise collector.all() from None
+    reader = Reader(collector, variables, max_bytes)
+    definition = reader.read(root)
+    if definition is None or collector:
+        raise collector.all()
+    return Document(source, definition, reader.form.title, reader.variables)
+
+
+@contextmanager
+def _collection_paused() -> Iterator[None]:
+    """Without the garbage collector: a document is a large tree without cycles, and going over it again and again
+    while it grows takes as long as reading it."""
+    if not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def _text(text: bytes | str, collector: Collector, max_bytes: int) -> str:
