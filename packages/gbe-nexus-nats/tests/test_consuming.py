@@ -1,4 +1,4 @@
-"""Pull loops where it hurts: restarts, stopped processes, other people's consumers, credit that was asked for in vain."""
+"""Pull loops where it hurts: restarts, stopped processes, other people's consumers, credit asked for in vain."""
 
 from __future__ import annotations
 

@@ -80,9 +80,9 @@ def test_what_is_not_nats_is_refused(line: bytes) -> None:
 
 def test_a_line_without_end_is_refused() -> None:
     record = Record()
+    record.parser.feed(b"INFO " + b"x" * 1_000_000)
     with pytest.raises(ProtocolViolation):
-        for _ in range(100):
-            record.parser.feed(b"INFO " + b"x" * 100_000)
+        record.parser.feed(b"x" * 100_000)
 
 
 def test_a_failing_callback_does_not_stop_the_others() -> None:

@@ -178,6 +178,14 @@ class FastClient(Client):
         """A new inbox subject."""
         return b"%b.%b" % (bytes(self._inbox_prefix), bytes(self._nuid.next()))
 
+    def tell(self, callbacks: list[Callable[[], None]]) -> None:
+        """Call each of `up` or `down`, whatever one of them does."""
+        for callback in list(callbacks):
+            try:
+                callback()
+            except Exception as error:
+                self._callback_failed(error)
+
     def drop_connection(self) -> None:
         """Let go of the socket at once, whatever waits in it."""
         if self._raw is not None:
@@ -252,14 +260,15 @@ class FastClient(Client):
                 future.set_result(False)
         # A graceful close would wait for ever on a peer that does not read.
         self.drop_connection()
-        for callback in self.down:
-            callback()
+        self.tell(self.down)
 
     # --- nats-py's hooks --------------------------------------------------------------------------
 
     def _connect_command(self) -> bytes:
         if self.require_tls and not self._server_info.get("tls_required"):
             # Before the credentials go out in the clear.
+            if self.established:
+                raise nats_errors.Error("nats: the server does not offer TLS any more")  # Tried again later.
             raise UnsuitableServer("the server does not offer TLS")
         return super()._connect_command()
 
@@ -273,6 +282,9 @@ class FastClient(Client):
             if not self.established and "authorization" in str(error).lower():
                 raise PermissionDenied("the server does not accept these credentials") from error
             raise
+        except ValueError as error:
+            # A first line that does not fit the reader. nats-py's reconnecting survives its own errors only.
+            raise nats_errors.Error(f"nats: unreadable greeting: {error}") from error
         if not self.is_connected:
             raise nats_errors.Error("nats: no PONG to the first PING")
         self._install_reader()

@@ -70,8 +70,7 @@ def _arguments(client: FastClient, urls: list[str], options: ConnectOptions) -> 
 
     async def on_reconnect() -> None:
         logger.warning("connected again")
-        for callback in list(client.up):
-            callback()
+        client.tell(client.up)
 
     arguments: dict[str, Any] = {
         "error_cb": on_error,

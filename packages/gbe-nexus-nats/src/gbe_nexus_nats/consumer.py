@@ -209,8 +209,8 @@ class PullLoop:
                     slot.active = False
             if messages:
                 self._troubles = 0
-                if self._group is not None and not self._pin:
-                    self._take_pin(messages[0][2])
+                if self._group is not None:
+                    self._take_pin(messages[-1][2])
                 handed_on = self._deliver(messages)
                 if self._credit is not None:
                     self._credit -= handed_on
@@ -219,6 +219,9 @@ class PullLoop:
         self._pump()
 
     def _take_pin(self, headers: bytes | None) -> None:
+        # On every message; a new one comes where the pin was lost and won again.
+        if headers is None or (self._pin and self._pin.encode() in headers):
+            return
         pin = parse_headers(headers).get("Nats-Pin-Id")
         if pin:
             self._pin = pin

@@ -351,13 +351,15 @@ class Publisher:
             for index in batch.open():
                 if not batch.resend[index] and index not in batch.again:
                     self._settle(batch, index, self._silence(batch, index))
+            batch.sent = 0.0  # What is left may go out on the next connection.
 
     def _on_up(self) -> None:
         now = self._loop.time()
         for batch in list(self._batches.values()):
-            batch.sent = now
-            batch.again.clear()
-            self._send_again(batch, batch.open())
+            if not batch.sent:  # Otherwise it was written to this connection already.
+                batch.sent = now
+                batch.again.clear()
+                self._send_again(batch, batch.open())
 
     def _on_violation(self, text: str) -> None:
         found = _VIOLATION.search(text)
