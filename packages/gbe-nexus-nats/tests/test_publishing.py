@@ -45,6 +45,7 @@ async def test_without_an_id_silence_is_unknown(nats_server_each: EmbeddedServer
     try:
         await transport.ensure_stream(Stream("S", ("s.>",)))
         server.suspend()
+        await asyncio.sleep(0.1)  # Until all its threads stand still.
         pending = transport.publish_many([Outgoing("s.x", b"x")])
         await asyncio.sleep(0.05)
         await server.kill()
@@ -65,6 +66,7 @@ async def test_silence_of_a_stopped_server(nats_server_each: EmbeddedServer, mon
     try:
         await transport.ensure_stream(Stream("S", ("s.>",)))
         server.suspend()
+        await asyncio.sleep(0.1)  # Until all its threads stand still.
         pending = transport.publish_many([Outgoing("s.x", b"x", f"{n}") for n in range(10)])
         await asyncio.sleep(1.0)
         server.resume()
