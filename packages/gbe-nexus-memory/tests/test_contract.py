@@ -13,7 +13,7 @@ from gbe_conformance import (
     StateStoreContract,
     TransportContract,
 )
-from gbe_nexus import ArtifactStore, Transport, connect
+from gbe_nexus import Transport, connect
 from gbe_nexus_memory import MemoryArtifactStore
 
 
@@ -31,7 +31,8 @@ class OnMemory:
 
         return once_more
 
-    async def flip_byte(self, store: ArtifactStore, key: str) -> None:
+    async def flip_byte(self, transport: Transport, bucket: str, key: str) -> None:
+        store = await transport.artifact_store(bucket)
         assert isinstance(store, MemoryArtifactStore)
         store.flip_byte(key, offset=500)
 

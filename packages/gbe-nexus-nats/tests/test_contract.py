@@ -8,20 +8,36 @@ from gbe_conformance import (
     ArtifactStoreContract,
     Capabilities,
     Connect,
+    ConnectionContract,
+    CreditContract,
+    DeliveryContract,
     JournalContract,
+    PinnedContract,
+    PublishingContract,
     RestartContract,
     StateStoreContract,
+    StreamsContract,
     TransportContract,
 )
 from gbe_nexus import Transport, connect
 from gbe_nexus_nats.cluster import EmbeddedCluster
 from gbe_nexus_nats.server import EmbeddedServer
+from gbe_nexus_nats.testing import flip_byte
+from gbe_nexus_nats.transport import NatsTransport
 
 
-class OnServer:
+class OnNats:
+    """What both have in common."""
+
+    async def flip_byte(self, transport: Transport, bucket: str, key: str) -> None:
+        assert isinstance(transport, NatsTransport)
+        await flip_byte(transport, bucket, key)
+
+
+class OnServer(OnNats):
     """One server for all tests."""
 
-    capabilities = Capabilities(restart=True)
+    capabilities = Capabilities(restart=True, flip_byte=True)
 
     @pytest.fixture
     def connect(self, nats_server: EmbeddedServer) -> Connect:
@@ -48,10 +64,12 @@ class ServerFaults:
         await self._server.restart()
 
 
-class OnCluster:
+class OnCluster(OnNats):
     """Three servers, three replicas of everything."""
 
-    capabilities = Capabilities(restart=True, cluster=True, patience=10.0, big=8 * 1024 * 1024)
+    capabilities = Capabilities(
+        restart=True, cluster=True, flip_byte=True, patience=10.0, quiet=0.05, big=8 * 1024 * 1024
+    )
 
     @pytest.fixture
     def connect(self, nats_cluster: EmbeddedCluster) -> Connect:
@@ -101,7 +119,12 @@ class TestArtifactStore(OnServer, ArtifactStoreContract): ...
 
 
 @pytest.mark.cluster
-class TestTransportOnCluster(OnCluster, TransportContract): ...
+class TestTransportOnCluster(OnCluster, PublishingContract, StreamsContract, DeliveryContract, PinnedContract): ...
+
+
+@pytest.mark.slow  # what is no different with three servers
+@pytest.mark.cluster
+class TestConnectionOnCluster(OnCluster, CreditContract, ConnectionContract): ...
 
 
 @pytest.mark.slow  # each waits for elections and for the member to catch up

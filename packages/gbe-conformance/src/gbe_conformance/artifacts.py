@@ -83,11 +83,11 @@ class ArtifactStoreContract(Contract):
         assert await store.read("key", limit=1_000_000) == b"".join(parts)
         assert (await store.put("empty", pieces())).size == 0
 
-    async def test_flipped_byte(self, store: ArtifactStore) -> None:
+    async def test_flipped_byte(self, bus: Bus, store: ArtifactStore) -> None:
         """N10: a flipped byte → an integrity error, not wrong data."""
         self.need("flip_byte")
         await store.put("key", b"x" * 1000)
-        await self.flip_byte(store, "key")
+        await self.flip_byte(bus.transport, bus.token, "key")
         with pytest.raises(IntegrityError):
             await store.read("key", limit=1000)
         with pytest.raises(IntegrityError):

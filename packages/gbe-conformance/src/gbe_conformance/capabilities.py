@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from gbe_nexus import ArtifactStore
-
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
@@ -40,10 +38,3 @@ class Faults(Protocol):
 
     async def restart(self) -> None:
         """Bring back what was killed, with its data; returns when it answers."""
-
-
-class FlipByte(Protocol):
-    """Damages a stored artifact behind the store's back."""
-
-    async def __call__(self, store: ArtifactStore, key: str) -> None:
-        """Change one stored byte of the artifact, the digest staying as it is."""

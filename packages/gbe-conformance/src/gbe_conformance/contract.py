@@ -9,7 +9,7 @@ from typing import ClassVar
 import pytest
 
 from gbe_conformance.capabilities import Capabilities, Faults
-from gbe_nexus import ArtifactStore, ConsumerSpec, Handler, Start, Stream, Subscription, Transport
+from gbe_nexus import ConsumerSpec, Handler, Start, Stream, Subscription, Transport
 
 Connect = Callable[[], Awaitable[Transport]]
 """One more connection to the bus under test."""
@@ -105,7 +105,7 @@ class Contract:
         """With the capability `restart`: how to break the bus."""
         raise NotImplementedError(f"{type(self).__name__} has to give the fixture `faults`")
 
-    async def flip_byte(self, store: ArtifactStore, key: str) -> None:
+    async def flip_byte(self, transport: Transport, bucket: str, key: str) -> None:
         """With the capability `flip_byte`: change one stored byte of the artifact behind the store's back."""
         raise NotImplementedError(f"{type(self).__name__} has to give `flip_byte`")
 
