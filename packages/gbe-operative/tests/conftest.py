@@ -34,6 +34,7 @@ class Hall:
         self.transport = transport
         self.job_id = new_job_id()
         self.job_type = "test"
+        self.ack_wait = 5.0
         self.ended: list[TaskEnded] = []
         self.progress: list[TaskProgress] = []
         self.dead: list[bytes] = []

@@ -1,0 +1,198 @@
+"""Acceptance scenarios P1 to P4 and P15, for the shell Operative alone."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gbe_jobs_domain.edges import Inline, Ref
+from gbe_jobs_domain.outcomes import Completed, Failed, FailureKind
+from gbe_operative.contract import OperativeError
+from gbe_operative_shell.outcome import data_of, lines_of, media_type_of
+
+Shell = Any  # of conftest.py, which can't be imported
+
+
+def data(outcome: Any) -> Any:
+    assert isinstance(outcome, Completed)
+    assert isinstance(outcome.data, Inline)
+    return outcome.data.decoded()
+
+
+def runs(pid: int) -> bool:
+    """Whether the process does something: nobody may be there to reap a dead one in a container."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+async def test_lines(shell: Shell) -> None:
+    outcome = await shell.run("echo hello world")
+    assert outcome.output == ["hello world"]
+    assert data(outcome) == ["hello world"]
+    assert (await shell.run("echo 1 a; echo 2 b; echo; echo 3 c")).output == ["1 a", "2 b", "", "3 c"]
+    empty = await shell.run("true")
+    assert (empty.output, data(empty)) == ([], [])
+
+
+async def test_one_json_value(shell: Shell) -> None:
+    outcome = await shell.run("""echo '{"url": "http://x", "count": 42, "precise": 1.10}'""")
+    assert data(outcome) == {"url": "http://x", "count": 42, "precise": 1.1}
+    assert b"1.10" in bytes(outcome.data.value), "numbers keep their digits"
+    several = await shell.run("printf '[1,\\n2]\\n'")
+    assert (data(several), several.data.items, several.output) == ([1, 2], 2, ["[1,", "2]"])
+    assert data(await shell.run("echo 1; echo 2")) == ["1", "2"]
+
+
+@pytest.mark.parametrize(
+    "stdout", [b"{", b"[1", b"hello", b"\xff\xfe", b'"\\ud800"', b"[" * 10_000, b"NaN", b"{} {}", b"'x'"]
+)
+def test_what_is_not_json_is_lines(stdout: bytes) -> None:
+    lines = lines_of(stdout)
+    assert data_of(stdout, lines).decoded() == lines
+
+
+async def test_an_exit_code(shell: Shell) -> None:
+    assert await shell.run("echo out; echo oops >&2; exit 42") == Failed(
+        error="oops", exit_code=42, stderr="oops\n", output=["out"]
+    )
+    assert (await shell.run("exit 3")).error == "exit code 3"
+
+
+async def test_a_signal(shell: Shell) -> None:
+    outcome = await shell.run("echo dying >&2; kill -9 $$")
+    assert outcome.exit_code == 128 + signal.SIGKILL
+    assert outcome.error == "killed by SIGKILL: dying"
+    inner = await shell.run("sh -c 'kill -TERM $$'; exit $?")
+    assert inner.exit_code == 143
+    assert inner.error.startswith("exit code 143 (SIGTERM)")
+
+
+async def test_the_environment(shell: Shell) -> None:
+    outcome = await shell.run("env; echo CWD=$(pwd)", A="a b", LONG="x\ny")
+    variables = dict(line.split("=", 1) for line in outcome.output if "=" in line)
+    assert variables["A"] == "a b"
+    assert variables["GBE_TASK_NAME"] == "the-task"
+    assert variables["GBE_ATTEMPT"] == "2"
+    assert variables["GBE_JOB_ID"] == shell.stage.job_id
+    assert variables["GBE_TASK_ID"].startswith("task_")
+    assert variables["GBE_WORK_DIR"] == variables["CWD"]
+    assert "AWS_SECRET" not in variables
+    assert "command" not in variables
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("PATH", "/evil", "protected"),
+        ("LD_PRELOAD", "x", "protected"),
+        ("GBE_JOB_ID", "x", "protected"),
+        ("BIG", "x" * 200_000, r"BIG.*200000 bytes.*98304.*BIG_ref"),
+        ("NUL", "a\0b", "NUL.*NUL_ref"),
+        ("not-a-name", "x", "not-a-name"),
+    ],
+)
+async def test_params_that_are_no_variables(shell: Shell, name: str, value: str, says: str) -> None:
+    with pytest.raises(OperativeError, match=says) as caught:
+        await shell.run("true", **{name: value})
+    assert caught.value.kind is FailureKind.REJECTED
+    assert not caught.value.retryable
+
+
+async def test_no_command(shell: Shell) -> None:
+    with pytest.raises(OperativeError, match=r"^missing param: command$"):
+        await shell.operative.execute(shell.stage.execution({"COMMAND": "x"}))
+
+
+async def test_standard_input(shell: Shell, tmp_path: Path) -> None:
+    assert (await shell.run("cat", stdin="a\nb")).output == ["a", "b"]
+    assert (await shell.run("cat")).output == []
+    stored = await shell.stage.artifacts.put("job_x/in", b"line\n" * 500_000)
+    ref = shell.stage.ref(stored)
+    execution = shell.stage.execution({"command": "wc -l", "stdin_ref": ref.uri}, {"stdin_ref": ref})
+    assert (await shell.operative.execute(execution)).output[0].strip() == "500000"
+    with pytest.raises(OperativeError, match="both"):
+        await shell.run("cat", stdin="x", stdin_ref=ref.uri)
+    with pytest.raises(OperativeError, match="not a store://"):
+        await shell.run("cat", stdin_ref="/etc/passwd")
+    gone = shell.stage.execution({"command": "cat", "stdin_ref": "store://x"}, {"stdin_ref": Ref("s", "none", 1, "0")})
+    with pytest.raises(OperativeError, match="none"):
+        await shell.operative.execute(gone)
+
+
+async def test_a_large_output_goes_by_reference(shell: Shell, tmp_path: Path) -> None:
+    outcome = await shell.run("seq 1 1000000")
+    assert isinstance(outcome.data, Ref)
+    assert outcome.data.media_type == "text/plain"
+    assert outcome.data.size == 6_888_896
+    assert outcome.result_ref == outcome.data.uri
+    assert outcome.output[-1] == "1000000"
+    assert "bytes omitted" in outcome.output[0]
+    assert sum(map(len, outcome.output)) < 70_000
+    assert await shell.stage.artifacts.read(outcome.data.key, limit=7_000_000) == b"".join(
+        b"%d\n" % number for number in range(1, 1_000_001)
+    )
+    assert not list(tmp_path.glob("gbe-envoy-*/stdout*")), "the file is not left behind"
+
+
+async def test_a_large_json_output_is_one(shell: Shell) -> None:
+    outcome = await shell.run("""printf '["'; head -c 400000 /dev/zero | tr '\\0' x; printf '"]'""")
+    assert outcome.data.media_type == "application/json"
+    failed = await shell.run("head -c 400000 /dev/zero | tr '\\0' x; exit 1")
+    assert isinstance(failed, Failed)
+    assert isinstance(failed.data, Ref)
+
+
+@pytest.mark.parametrize(
+    ("content", "media_type"),
+    [(b' {"a":1}\n', "application/json"), (b"[1", "text/plain"), (b"", "text/plain"), (b"7", "text/plain")],
+)
+def test_media_types(tmp_path: Path, content: bytes, media_type: str) -> None:
+    file = tmp_path / "out"
+    file.write_bytes(content)
+    assert media_type_of(file) == media_type
+
+
+async def test_nul_bytes(shell: Shell) -> None:
+    outcome = await shell.run("head -c 250000 /dev/zero")
+    assert outcome.output == ["\0" * 250_000]
+    assert len(json.dumps(data(outcome))) > 1_500_000
+
+
+async def test_lines_while_they_come(shell: Shell) -> None:
+    running = asyncio.create_task(shell.run("echo one; echo two >&2; read line < /dev/zero & wait", X="x"))
+    async with asyncio.timeout(10):
+        while len(shell.stage.lines) < 2:
+            shell.stage.said.clear()
+            await shell.stage.said.wait()
+    assert sorted(shell.stage.lines) == [("stderr", "two"), ("stdout", "one")]
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+
+
+async def test_cancelling_ends_everything(shell: Shell, tmp_path: Path) -> None:
+    execution = shell.stage.execution({"command": f"(sleep 77 & echo $! > {tmp_path}/pid; echo up; wait)"})
+    running = asyncio.create_task(shell.operative.execute(execution))
+    async with asyncio.timeout(10):
+        await shell.stage.said.wait()
+    execution.cancelled.set()
+    outcome = await running
+    assert isinstance(outcome, Failed)
+    assert outcome.kind is FailureKind.CANCELLED
+    pid = int((tmp_path / "pid").read_text())
+    assert not runs(pid)
+
+
+async def test_directories_are_private_and_empty(shell: Shell) -> None:
+    outcomes = await asyncio.gather(*[shell.run("pwd; ls -A; touch x; stat -c %a .") for _ in range(4)])
+    assert len({outcome.output[0] for outcome in outcomes}) == 4
+    assert {tuple(outcome.output[1:]) for outcome in outcomes} == {("700",)}
+    again = await shell.run("ls -A")
+    assert again.output == []
