@@ -2,44 +2,29 @@
 
 from typing import Any
 
-import nats
 import pytest
 
+from gbe_nexus import Outgoing, PubAck, Stream
 from gbe_nexus_nats.cluster import EmbeddedCluster
 from gbe_nexus_nats.server import ServerError
 
 pytestmark = pytest.mark.cluster
 
 
-async def _ignore(error: Exception) -> None:
-    """Servers go away in these tests."""
-
-
-async def connect(cluster: EmbeddedCluster) -> Any:
-    return await nats.connect(
-        cluster.url.split(","),
-        user=cluster.options.user,
-        password=cluster.options.password,
-        error_cb=_ignore,
-        reconnect_time_wait=0.05,
-        max_reconnect_attempts=-1,
-    )
-
-
-async def test_the_leader_is_killed_and_comes_back(nats_cluster_each: EmbeddedCluster) -> None:
+async def test_the_leader_is_killed_and_comes_back(nats_cluster_each: EmbeddedCluster, connected: Any) -> None:
     cluster = nats_cluster_each
     assert cluster.options.replicas == 3
-    connection = await connect(cluster)
-    await connection.jetstream().add_stream(name="S", subjects=["s"], num_replicas=3)
-    for _ in range(50):
-        await connection.jetstream().publish("s", b"")
-    first = await cluster.leader_of("S")
-    await cluster.kill(first)
-    second = await cluster.leader_of("S", timeout=60)
-    assert second != first
-    await cluster.restart(first)
-    assert (await connection.jetstream().stream_info("S")).state.messages == 50
-    await connection.close()
+    async with connected(cluster) as transport:
+        await transport.ensure_stream(Stream("S", subjects=("s",)))
+        acks = await transport.publish_many([Outgoing("s", b"", msg_id=f"{number}") for number in range(50)])
+        assert all(isinstance(ack, PubAck) for ack in acks)
+        first = await cluster.leader_of("S")
+        await cluster.kill(first)
+        second = await cluster.leader_of("S", timeout=60)
+        assert second != first
+        await cluster.restart(first)
+        await cluster.leader_of("S", timeout=60)
+        assert (await transport.stream_state("S")).messages == 50
 
 
 async def test_without_a_majority_it_is_not_ready(nats_cluster_each: EmbeddedCluster) -> None:
