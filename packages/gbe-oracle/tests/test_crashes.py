@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -18,6 +18,7 @@ from msgspec import structs
 from gbe_jobs_domain import streams, subjects
 from gbe_jobs_domain.outcomes import Failed
 from gbe_nexus import (
+    Answers,
     Append,
     ConsumerSpec,
     Handler,
@@ -55,8 +56,8 @@ class Fate:
         return not self.dead
 
 
-def never() -> asyncio.Future[Any]:
-    return asyncio.get_running_loop().create_future()
+def never() -> Answers[Any]:
+    return Answers()
 
 
 class MortalMessage:
@@ -90,7 +91,7 @@ class MortalJournal:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._journal, name)
 
-    def append_many(self, records: Sequence[Append]) -> Awaitable[list[int | NexusError]]:
+    def append_many(self, records: Sequence[Append]) -> Answers[int | NexusError]:
         if not self._fate.step():
             if self._fate.partly and records:
                 self._journal.append_many(records[: (len(records) + 1) // 2])
@@ -113,7 +114,7 @@ class MortalBus:
     ) -> PubAck:
         return await self._bus.publish(subject, payload, msg_id=msg_id, headers=headers)
 
-    def publish_many(self, messages: Sequence[Outgoing]) -> Awaitable[list[PubAck | NexusError]]:
+    def publish_many(self, messages: Sequence[Outgoing]) -> Answers[PubAck | NexusError]:
         if not self._fate.step():
             if self._fate.partly:
                 self._bus.publish_many(messages[: len(messages) // 2])

@@ -328,7 +328,7 @@ class TestChildJobs:
         assert await events.end(job_id) == "completed"
         assert events.names(child) == ["created", "completed"]
         summary = await history_of(bus, job_id)
-        outcome = json.decode(summary.tasks[0].outcome, type=Completed)
+        outcome = json.decode(bytes(summary.tasks[0].outcome or b""), type=Completed)
         assert isinstance(outcome.data, Inline)
         assert outcome.data.decoded() == {"inner": {"name": "inner"}}
 
@@ -342,7 +342,7 @@ class TestChildJobs:
         assert await events.end(job_id) == "failed"
         summary = await history_of(bus, job_id)
         assert summary.error == "boom"
-        assert json.decode(summary.tasks[0].outcome, type=Failed) == Failed("boom", FailureKind.ERROR, 7)
+        assert json.decode(bytes(summary.tasks[0].outcome or b""), type=Failed) == Failed("boom", FailureKind.ERROR, 7)
 
     async def test_cancelling_the_outer_job_cancels_the_child(
         self, bus: Transport, oracle: BusOracle, script: Script, events: Events
@@ -377,7 +377,7 @@ class TestChildJobs:
         assert await events.end(child) == "failed"
         assert await events.end(job_id) == "failed"
         summary = await history_of(bus, job_id)
-        assert json.decode(summary.tasks[0].outcome, type=Failed).exit_code == 124
+        assert json.decode(bytes(summary.tasks[0].outcome or b""), type=Failed).exit_code == 124
 
 
 async def test_task_reported_takes_a_report_that_did_not_come_over_the_bus(

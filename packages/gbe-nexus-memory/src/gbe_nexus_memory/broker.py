@@ -17,6 +17,7 @@ from gbe_nexus import (
     StreamConflict,
     StreamSpec,
 )
+from gbe_nexus.answers import Answers
 from gbe_nexus_memory.artifacts import Held
 from gbe_nexus_memory.consumer import Group
 from gbe_nexus_memory.listener import Listener
@@ -47,16 +48,11 @@ def message_size(payload: bytes, headers: Mapping[str, str] | None, msg_id: str 
     return size
 
 
-def answered(loop: asyncio.AbstractEventLoop, results: T) -> asyncio.Future[T]:
-    """A future that has its result with the loop's next turn: what a call that is done at once gives to be awaited."""
-    future: asyncio.Future[T] = loop.create_future()
-    loop.call_soon(_resolve, future, results)
-    return future
-
-
-def _resolve(future: asyncio.Future[T], results: T) -> None:
-    if not future.done():  # cancelled meanwhile: nobody waits for the results
-        future.set_result(results)
+def answered(loop: asyncio.AbstractEventLoop, results: list[T]) -> Answers[T]:
+    """Answers that come with the loop's next turn: what a call that is done at once gives to be awaited."""
+    answers: Answers[T] = Answers()
+    loop.call_soon(answers.settle, results)
+    return answers
 
 
 class Broker:

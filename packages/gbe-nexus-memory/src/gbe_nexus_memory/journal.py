@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 
 from gbe_nexus import Append, Journal, JournalEntry, NexusError, Refused
+from gbe_nexus.answers import Answers
 from gbe_nexus_memory.broker import Broker, answered
 from gbe_nexus_memory.stream import MemoryStream, Stored
 
@@ -25,7 +26,7 @@ class MemoryJournal(Journal):
         await asyncio.sleep(0)  # whoever races for the subject gets a turn, as over a network
         return seq
 
-    def append_many(self, records: Sequence[Append]) -> Awaitable[list[int | NexusError]]:
+    def append_many(self, records: Sequence[Append]) -> Answers[int | NexusError]:
         """Append to several subjects; all is written when this returns, the results come with the loop's next turn."""
         self._check_open()
         results: list[int | NexusError] = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from urllib.parse import parse_qsl, urlsplit
 
 from gbe_nexus import (
@@ -21,6 +21,7 @@ from gbe_nexus import (
     Subscription,
     Transport,
 )
+from gbe_nexus.answers import Answers
 from gbe_nexus_memory.artifacts import MemoryArtifactStore
 from gbe_nexus_memory.broker import MAX_PAYLOAD, Broker, answered
 from gbe_nexus_memory.consumer import MemorySubscription
@@ -96,7 +97,7 @@ class MemoryTransport(Transport):
         await asyncio.sleep(0)
         return ack
 
-    def publish_many(self, messages: Sequence[Outgoing]) -> Awaitable[list[PubAck | NexusError]]:
+    def publish_many(self, messages: Sequence[Outgoing]) -> Answers[PubAck | NexusError]:
         """Store many; they are stored when this returns, the results come with the loop's next turn."""
         self._check_open()
         publish = self._broker.publish

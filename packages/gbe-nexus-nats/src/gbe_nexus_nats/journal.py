@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import msgspec
 
+from gbe_nexus.answers import Answers
 from gbe_nexus.errors import Conflict, NexusError, NotFound, Refused, Unavailable
 from gbe_nexus.journal import Append, Journal, JournalEntry
 from gbe_nexus.transport import PubAck
@@ -46,6 +47,7 @@ class NatsJournal(Journal):
         self._stream = api_name(stream)
         self._writer = client.inbox().rpartition(b".")[2]
         self._tries = 0
+        self._tasks: set[asyncio.Task[None]] = set()
 
     # --- writing ----------------------------------------------------------------------------------
 
@@ -55,10 +57,12 @@ class NatsJournal(Journal):
             raise result
         return result
 
-    def append_many(self, records: Sequence[Append]) -> Awaitable[list[int | NexusError]]:
+    def append_many(self, records: Sequence[Append]) -> Answers[int | NexusError]:
         first = self._tries + 1
-        future = self._publisher.publish_raw([self._raw(record) for record in records])
-        return self._appended(records, first, future)
+        answers: Answers[int | NexusError] = Answers()
+        published = self._publisher.publish_raw([self._raw(record) for record in records])
+        published.then(lambda results: self._appended(records, first, results, answers))
+        return answers
 
     def _raw(self, record: Append) -> Raw:
         self._tries += 1
@@ -68,10 +72,9 @@ class NatsJournal(Journal):
     def _nonce(self, attempt: int) -> bytes:
         return b"%b-%d" % (self._writer, attempt)
 
-    async def _appended(
-        self, records: Sequence[Append], first: int, future: asyncio.Future[list[Result]]
-    ) -> list[int | NexusError]:
-        results = await future
+    def _appended(
+        self, records: Sequence[Append], first: int, results: list[Result], answers: Answers[int | NexusError]
+    ) -> None:
         outcomes: list[int | NexusError] = []
         open_ones: list[int] = []
         for index, result in enumerate(results):
@@ -82,12 +85,30 @@ class NatsJournal(Journal):
                 if isinstance(result, Unavailable) or (isinstance(result, Conflict) and result.current is None):
                     open_ones.append(index)
         if open_ones:
+            work = self._find_out(records, first, results, outcomes, open_ones, answers)
+            task = asyncio.get_running_loop().create_task(work)
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        else:
+            answers.settle(outcomes)
+
+    async def _find_out(
+        self,
+        records: Sequence[Append],
+        first: int,
+        results: list[Result],
+        outcomes: list[int | NexusError],
+        open_ones: list[int],
+        answers: Answers[int | NexusError],
+    ) -> None:
+        try:
             found = await asyncio.gather(
                 *(self._resolve(records[index], self._nonce(first + index), results[index]) for index in open_ones)
             )
             for index, outcome in zip(open_ones, found, strict=True):
                 outcomes[index] = outcome
-        return outcomes
+        finally:
+            answers.settle(outcomes)
 
     async def _resolve(self, record: Append, nonce: bytes, result: Result) -> int | NexusError:
         """What became of an append that was answered by silence, or by "another one is under way"."""

@@ -7,12 +7,14 @@ token: whichever answer comes first counts, and the message id makes the second 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from typing import Any
 
 import msgspec
 
+from gbe_nexus.answers import Answers
 from gbe_nexus.errors import ClosedError, NexusError, PayloadTooLarge, PermissionDenied, Refused, Unavailable
 from gbe_nexus.transport import Outgoing, PubAck
 from gbe_nexus_nats.client import FastClient
@@ -49,10 +51,10 @@ class Raw(msgspec.Struct, frozen=True, gc=False):
 class _Batch:
     __slots__ = (
         "again",
+        "answers",
         "errors",
         "first",
         "frames",
-        "future",
         "left",
         "resend",
         "results",
@@ -61,10 +63,10 @@ class _Batch:
         "subjects",
     )
 
-    def __init__(self, first: int, size: int, future: asyncio.Future[list[Result]], now: float) -> None:
+    def __init__(self, first: int, size: int, answers: Answers[Result], now: float) -> None:
         self.first = first
         self.left = size
-        self.future = future
+        self.answers = answers
         self.results: list[Result | None] = [None] * size
         self.frames: list[bytes | None] = [None] * size
         self.subjects: list[str] = []
@@ -118,8 +120,8 @@ class Publisher:
         client.down.append(self._on_down)
         client.violations.append(self._on_violation)
 
-    def publish(self, messages: Sequence[Outgoing]) -> asyncio.Future[list[Result]]:
-        """Write all, return a future of one result per message."""
+    def publish(self, messages: Sequence[Outgoing]) -> Answers[Result]:
+        """Write all; one result per message is under way."""
         batch = self._start(len(messages))
         limit = self._client.max_payload
         for index, message in enumerate(messages):
@@ -139,7 +141,7 @@ class Publisher:
             self._put(batch, index, subject, header, message.payload)
         return self._written(batch)
 
-    def publish_raw(self, messages: Sequence[Raw]) -> asyncio.Future[list[Result]]:
+    def publish_raw(self, messages: Sequence[Raw]) -> Answers[Result]:
         """The same for messages with headers made by the caller."""
         batch = self._start(len(messages))
         limit = self._client.max_payload
@@ -159,9 +161,10 @@ class Publisher:
 
     async def drain(self, timeout: float) -> None:
         """Wait until everything has its result, or until the time is over."""
-        futures = [batch.future for batch in self._batches.values()]
-        if futures:
-            await asyncio.wait(futures, timeout=timeout)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                for batch in list(self._batches.values()):
+                    await batch.answers
 
     def close(self) -> None:
         """Whatever has no result yet gets `ClosedError`."""
@@ -180,12 +183,12 @@ class Publisher:
     def _start(self, size: int) -> _Batch:
         if self._closed:
             raise ClosedError("the transport is closed")
-        batch = _Batch(self._next, size, self._loop.create_future(), self._loop.time())
+        batch = _Batch(self._next, size, Answers(), self._loop.time())
         self._next += size
         if size:
             self._batches[batch.first] = batch
         else:
-            batch.future.set_result([])
+            batch.answers.settle([])
         return batch
 
     def _put(self, batch: _Batch, index: int, subject: bytes, header: bytes, payload: bytes) -> None:
@@ -195,14 +198,14 @@ class Publisher:
         batch.frames[index] = frame
         self._client.write(frame)
 
-    def _written(self, batch: _Batch) -> asyncio.Future[list[Result]]:
+    def _written(self, batch: _Batch) -> Answers[Result]:
         if batch.left:
             if self._client.live:
                 batch.sent = self._loop.time()
                 self._client.push()
             if self._timer is None:
                 self._timer = self._loop.call_later(_TICK, self._tick)
-        return batch.future
+        return batch.answers
 
     def _send_again(self, batch: _Batch, indexes: Iterable[int]) -> None:
         for index in indexes:
@@ -245,8 +248,7 @@ class Publisher:
 
     def _finish(self, batch: _Batch) -> None:
         self._batches.pop(batch.first, None)
-        if not batch.future.done():
-            batch.future.set_result(batch.results)  # type: ignore[arg-type]
+        batch.answers.settle(batch.results)  # type: ignore[arg-type]
 
     def _not_stored(self, batch: _Batch, index: int, headers: bytes | None, payload: bytes) -> None:
         status, description = status_of(headers)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from nats import errors as nats_errors
 
+from gbe_nexus.answers import Answers
 from gbe_nexus.artifacts import ArtifactStore
 from gbe_nexus.errors import ClosedError, NexusError, PayloadTooLarge, Unavailable
 from gbe_nexus.journal import Journal
@@ -125,7 +126,7 @@ class NatsTransport(Transport):
             raise result
         return result
 
-    def publish_many(self, messages: Sequence[Outgoing]) -> Awaitable[list[PubAck | NexusError]]:
+    def publish_many(self, messages: Sequence[Outgoing]) -> Answers[PubAck | NexusError]:
         self._check_open()
         return self._publisher.publish(messages)
 

@@ -1,5 +1,6 @@
 """Nexus: the contracts for transport and state. Implementations are `gbe-nexus-memory` and `gbe-nexus-nats`."""
 
+from gbe_nexus.answers import Answers as Answers
 from gbe_nexus.artifacts import Artifact as Artifact
 from gbe_nexus.artifacts import ArtifactStore as ArtifactStore
 from gbe_nexus.connect import ConnectOptions as ConnectOptions

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from importlib.metadata import entry_points
 from urllib.parse import urlsplit
 
 from gbe_nexus.errors import UnknownTransport
@@ -41,6 +40,8 @@ async def connect(url: str, options: ConnectOptions | None = None) -> Transport:
     Raises `UnknownTransport` where no installed distributable serves the scheme, `Unavailable` where no server
     answers within the timeout, `PermissionDenied` and `UnsuitableServer` where one does but will not do.
     """
+    from importlib.metadata import entry_points  # 20 ms that a process with a transport of its own need not pay
+
     scheme = urlsplit(url.split(",", 1)[0]).scheme
     found = [point for point in entry_points(group=GROUP) if point.name == scheme]
     if not found:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Sequence
 
 import msgspec
 
+from gbe_nexus.answers import Answers
 from gbe_nexus.errors import NexusError
 
 
@@ -39,7 +40,7 @@ class Journal(ABC):
         """
 
     @abstractmethod
-    def append_many(self, records: Sequence[Append]) -> Awaitable[list[int | NexusError]]:
+    def append_many(self, records: Sequence[Append]) -> Answers[int | NexusError]:
         """Append to several subjects at once, pipelined: written at the call, before anything is awaited.
 
         Each subject at most once in `records`. One result per record, in order: its sequence, or the error that

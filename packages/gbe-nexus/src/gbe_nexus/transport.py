@@ -8,13 +8,14 @@ and no message costs a task switch.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol, runtime_checkable
 
 import msgspec
 
+from gbe_nexus.answers import Answers
 from gbe_nexus.artifacts import ArtifactStore
 from gbe_nexus.errors import NexusError
 from gbe_nexus.journal import Journal
@@ -259,7 +260,7 @@ class Transport(ABC):
         """
 
     @abstractmethod
-    def publish_many(self, messages: Sequence[Outgoing]) -> Awaitable[list[PubAck | NexusError]]:
+    def publish_many(self, messages: Sequence[Outgoing]) -> Answers[PubAck | NexusError]:
         """Store many, pipelined: written at the call, before anything is awaited; order kept per subject.
 
         One result per message, in order: its ack, or the error that is left after retrying (`Unavailable`

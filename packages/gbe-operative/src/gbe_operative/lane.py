@@ -170,17 +170,16 @@ class Lane:
 
     def _report(self, batch: _Batch) -> None:
         self.shop.leases.add(batch)
-        published = asyncio.ensure_future(self.shop.transport.publish_many(batch.outgoing))
-        self.shop.track(published)
-        published.add_done_callback(lambda done: self._reported(batch, done))
-
-    def _reported(self, batch: _Batch, published: asyncio.Future[Results]) -> None:
-        if published.cancelled() or (error := published.exception()) is not None:
-            if not published.cancelled():
-                log.error("reports could not be published: %s", error)
+        self.shop.batches += 1
+        try:
+            published = self.shop.transport.publish_many(batch.outgoing)
+        except NexusError as error:
+            log.error("reports could not be published: %s", error)
             self._settled(batch)
             return
-        results = published.result()
+        published.then(lambda results: self._reported(batch, results))
+
+    def _reported(self, batch: _Batch, results: Results) -> None:
         for done, result in zip(batch.done, results, strict=True):
             if not isinstance(result, PubAck):
                 self.shop.spawn(self._insist(batch, results))
@@ -203,6 +202,7 @@ class Lane:
 
     def _settled(self, batch: _Batch) -> None:
         self.shop.leases.remove(batch)
+        self.shop.batches -= 1
         self.shop.metrics.counter("tasks_at_once").add(len(batch.done))
         self.free(len(batch.done))
 

@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 from gbe_jobs_domain import subjects
@@ -275,17 +276,9 @@ class Engine:
             )
             for entry in commit.entries
         ]
-        future = asyncio.ensure_future(_results(self._journal.append_many(records)))
-        future.add_done_callback(lambda done: self._appended(commit, done))
+        self._journal.append_many(records).then(partial(self._appended, commit))
 
-    def _appended(self, commit: Commit, future: asyncio.Future[list[int | NexusError]]) -> None:
-        if future.cancelled():
-            self._commits.discard(commit)
-            return
-        failure = future.exception()
-        if failure is not None and not isinstance(failure, NexusError):
-            log.error("journal append failed", exc_info=failure)
-        results = future.result() if failure is None else [NexusError(str(failure))] * len(commit.entries)
+    def _appended(self, commit: Commit, results: list[int | NexusError]) -> None:
         stored: list[Entry] = []
         for entry, result in zip(commit.entries, results, strict=True):
             if isinstance(result, int):
@@ -355,17 +348,9 @@ class Engine:
         if not outgoing:
             self._settle(commit)
             return
-        future = asyncio.ensure_future(_results(self._transport.publish_many(outgoing)))
-        future.add_done_callback(lambda done: self._issued(commit, done))
+        self._transport.publish_many(outgoing).then(partial(self._issued, commit))
 
-    def _issued(self, commit: Commit, future: asyncio.Future[list[PubAck | NexusError]]) -> None:
-        if future.cancelled():
-            self._commits.discard(commit)
-            return
-        failure = future.exception()
-        results: list[PubAck | NexusError] = (
-            future.result() if failure is None else [NexusError(str(failure))] * len(commit.outgoing)
-        )
+    def _issued(self, commit: Commit, results: list[PubAck | NexusError]) -> None:
         if any(isinstance(result, NexusError) for result in results):
             self._spawn(self._reissue(commit, results))
         else:
@@ -382,7 +367,7 @@ class Engine:
         commit.outgoing = outgoing
         results: list[PubAck | NexusError] = []
         for chunk in self._effects.chunks(outgoing):
-            results.extend(await _results(self._transport.publish_many(chunk)))
+            results.extend(await self._transport.publish_many(chunk))
         await self._reissue(commit, results)
 
     async def _reissue(self, commit: Commit, results: list[PubAck | NexusError]) -> None:
@@ -407,7 +392,7 @@ class Engine:
                 break
             await asyncio.sleep(RETRY_DELAY if any(not isinstance(r, PayloadTooLarge | PubAck) for r in results) else 0)
             outgoing = again
-            results = await _results(self._transport.publish_many(again))
+            results = await self._transport.publish_many(again)
         self._settle(commit)
         self.cycle()
 
@@ -475,17 +460,10 @@ class Engine:
             commit = Commit()
             commit.entries = complete
             self._commits.add(commit)
-            future = asyncio.ensure_future(_results(self._transport.publish_many(histories)))
-            future.add_done_callback(lambda done: self._ended(commit, done))
+            self._transport.publish_many(histories).then(partial(self._ended, commit))
 
-    def _ended(self, commit: Commit, future: asyncio.Future[list[PubAck | NexusError]]) -> None:
+    def _ended(self, commit: Commit, results: list[PubAck | NexusError]) -> None:
         self._commits.discard(commit)
-        if future.cancelled():
-            return
-        failure = future.exception()
-        results: list[PubAck | NexusError] = (
-            future.result() if failure is None else [NexusError(str(failure))] * len(commit.entries)
-        )
         for entry, result in zip(commit.entries, results, strict=True):
             if isinstance(result, PubAck):
                 self._over(entry)
@@ -501,7 +479,7 @@ class Engine:
 
         async def write() -> None:
             message = await self._summaries.build_reading(entry)
-            for result in await _results(self._transport.publish_many([message])):
+            for result in await self._transport.publish_many([message]):
                 if isinstance(result, NexusError):
                     raise result
 
@@ -785,7 +763,7 @@ class Engine:
 
     async def _send(self, messages: list[Outgoing]) -> None:
         while messages:
-            results = await _results(self._transport.publish_many(messages))
+            results = await self._transport.publish_many(messages)
             messages = [m for m, result in zip(messages, results, strict=True) if isinstance(result, NexusError)]
             if messages:
                 await asyncio.sleep(RETRY_DELAY)
@@ -831,14 +809,3 @@ class _Joint:
     def in_progress(self) -> None:
         for waiter in self._waiters:
             waiter.in_progress()
-
-
-async def _as_coroutine(awaitable: Awaitable[Any]) -> Any:
-    return await awaitable
-
-
-def _results(awaitable: Awaitable[Any]) -> asyncio.Future[Any]:
-    """A future as it is; anything else as a task."""
-    if isinstance(awaitable, asyncio.Future):
-        return awaitable
-    return asyncio.ensure_future(_as_coroutine(awaitable))
