@@ -1,168 +1,23 @@
-"""A hall to test workers in: the streams, somebody who queues tasks as the Oracle does, and somebody who listens."""
+"""The memory transport, and a hall on it."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Any
+from collections.abc import AsyncIterator
 
 import pytest
 
-from gbe_jobs_domain import subjects
-from gbe_jobs_domain.ids import new_job_id, task_id
-from gbe_jobs_domain.payloads import ControlKind, TaskControl, TaskEnded, TaskNote, TaskProgress, TaskQueued
-from gbe_jobs_domain.records import JobRecord, JournalRecord
-from gbe_jobs_domain.streams import JOURNAL, QUEUE, streams
-from gbe_nexus import ConnectOptions, ConsumerSpec, Message, PayloadDecoder, PubAck, Transport, connect, encode_payload
-from gbe_operative.contract import Operative
-from gbe_operative.mock import Behaviour, MockOperative
-from gbe_operative.secrets import Secrets
-from gbe_operative.settings import WorkerSettings
-from gbe_operative.worker import Worker
-
-PATIENCE = 10.0
-
-_ended = PayloadDecoder(TaskEnded)
-_progress = PayloadDecoder(TaskProgress)
-
-
-class Hall:
-    """One bus with the streams of an ecumene, and the tasks of one job."""
-
-    def __init__(self, transport: Transport) -> None:
-        self.transport = transport
-        self.job_id = new_job_id()
-        self.job_type = "test"
-        self.ack_wait = 5.0
-        self.ended: list[TaskEnded] = []
-        self.progress: list[TaskProgress] = []
-        self.dead: list[bytes] = []
-        self.acks: list[PubAck] = []
-        self._changed = asyncio.Event()
-        self._count = 0
-        self._last_seq = 0
-        self._workers: list[Worker] = []
-
-    async def open(self) -> None:
-        for stream in streams():
-            await self.transport.ensure_stream(stream)
-        await self.transport.subscribe(ConsumerSpec("GBE_INBOX"), self._on_inbox)
-        await self.transport.subscribe(ConsumerSpec("GBE_DEADLETTER"), self._on_dead)
-        await self.transport.listen(["gbe.tasks.*.progress"], self._on_progress)
-        self.journal_seq = await self.record(
-            JournalRecord("test", created=JobRecord(self.job_id, self.job_type, "org_default", 1, "0" * 64))
-        )
-
-    async def close(self) -> None:
-        for worker in self._workers:
-            await worker.stop()
-
-    def _on_inbox(self, messages: Sequence[Message]) -> None:
-        for message in messages:
-            if message.subject.endswith(".terminal"):
-                self.ended.append(_ended.decode(message.payload).data)
-            message.ack()
-        self._changed.set()
-
-    def _on_dead(self, messages: Sequence[Message]) -> None:
-        self.dead += [message.payload for message in messages]
-        for message in messages:
-            message.ack()
-        self._changed.set()
-
-    def _on_progress(self, subject: str, body: bytes) -> None:
-        self.progress.append(_progress.decode(body).data)
-        self._changed.set()
-
-    async def until(self, condition: Callable[[], object], patience: float = PATIENCE) -> None:
-        """Wait until something that is reported makes the condition true."""
-        async with asyncio.timeout(patience):
-            while not condition():
-                self._changed.clear()
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._changed.wait(), 0.02)
-
-    async def record(self, record: JournalRecord) -> int:
-        """Append to the job's journal."""
-        journal = await self.transport.journal(JOURNAL)
-        payload = encode_payload("record", record)
-        self._last_seq = await journal.append(subjects.journal(self.job_type, self.job_id), payload, self._last_seq)
-        return self._last_seq
-
-    def task(self, name: str = "t", task_type: str = "mock", **fields: Any) -> TaskQueued:
-        """A task of the job."""
-        index = self._count
-        self._count += 1
-        defaults: dict[str, Any] = {"org_id": "org_default", "job_type": self.job_type, "journal_seq": self.journal_seq}
-        return TaskQueued(
-            task_id=task_id(self.job_id, index),
-            job_id=self.job_id,
-            task_name=name,
-            task_type=task_type,
-            **{**defaults, **fields},
-        )
-
-    async def queue(self, *tasks: TaskQueued) -> None:
-        """As the Oracle does."""
-        for task in tasks:
-            payload = encode_payload(f"{task.task_id}:queued", task)
-            self.acks.append(await self.transport.publish(subjects.queue(task.task_type), payload))
-
-    async def cancel(self, task: TaskQueued, reason: str = "test") -> None:
-        """A control message, as the Oracle sends it."""
-        control = TaskControl(ControlKind.CANCEL, task.job_id, [task.task_id], reason)
-        await self.transport.publish(subjects.control(task.task_type), encode_payload("control", control))
-
-    def worker(
-        self,
-        operative: Operative | None = None,
-        *,
-        slots: int = 4,
-        settings: WorkerSettings | None = None,
-        secrets: Secrets | None = None,
-        transport: Transport | None = None,
-        behaviours: dict[str, Behaviour] | None = None,
-    ) -> Worker:
-        """A worker that is stopped at the end; not started."""
-        operative = operative or MockOperative(("mock",), behaviours)
-        worker = Worker(
-            transport or self.transport,
-            operative,
-            dict.fromkeys(operative.handles, slots),
-            settings=settings or WorkerSettings(ack_wait=5, moment=0.02, stop_grace=0.05, interrupt_grace=2),
-            secrets=secrets,
-        )
-        self._workers.append(worker)
-        return worker
-
-    async def ends(self, count: int = 1) -> list[TaskEnded]:
-        """The reports, when there are so many."""
-        await self.until(lambda: len(self.ended) >= count)
-        return self.ended
-
-    async def note(self, task: TaskQueued) -> TaskNote | None:
-        """The task's note."""
-        import msgspec
-
-        entry = await (await self.transport.state_store(subjects.NOTES_BUCKET)).get(task.task_id)
-        return None if entry is None else msgspec.json.decode(entry.value, type=TaskNote)
-
-    async def queued(self) -> int:
-        """Messages in the queue."""
-        return (await self.transport.stream_state(QUEUE)).messages
+from gbe_nexus import Transport, connect
+from gbe_operative.testing import Hall
 
 
 @pytest.fixture
 async def transport() -> AsyncIterator[Transport]:
-    bus = await connect("memory://", ConnectOptions())
+    bus = await connect("memory://")
     yield bus
     await bus.close()
 
 
 @pytest.fixture
 async def hall(transport: Transport) -> AsyncIterator[Hall]:
-    hall = Hall(transport)
-    await hall.open()
-    yield hall
-    await hall.close()
+    async with Hall.on(transport) as hall:
+        yield hall

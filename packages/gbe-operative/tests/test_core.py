@@ -360,8 +360,8 @@ def test_views_of_a_job() -> None:
     view = JobView(since=4)
     assert view.wants(0)
     view.apply(5, RecordHead(outcomes=[OutcomeHead(0)]))
-    view.apply(6, RecordHead(control=[2]))
-    assert [view.wants(index) for index in range(4)] == [False, True, False, True]
+    view.apply(6, RecordHead(outcomes=[OutcomeHead(2), OutcomeHead(3)]))
+    assert [view.wants(index) for index in range(5)] == [False, True, False, False, True]
     assert view.last_seq == 6
     view.apply(7, RecordHead(final=FinalHead()))
     assert not view.wants(1)

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from gbe_jobs_domain import subjects
@@ -15,7 +16,18 @@ from gbe_jobs_domain.outcomes import Completed, Failed, FailureKind, Skipped, Ta
 from gbe_jobs_domain.payloads import OnLost, ProgressKind, RetryPolicy, SecretRef, TaskNote, TaskQueued, encode
 from gbe_jobs_domain.records import FinalRecord, JournalRecord, OutcomeRecord
 from gbe_jobs_domain.streams import QUEUE
-from gbe_nexus import ConsumerSpec, Message, Outgoing, PayloadTooLarge, PermissionDenied, Transport, Unavailable
+from gbe_nexus import (
+    Answers,
+    ConsumerSpec,
+    Message,
+    NexusError,
+    Outgoing,
+    PayloadTooLarge,
+    PermissionDenied,
+    PubAck,
+    Transport,
+    Unavailable,
+)
 from gbe_nexus_memory import MemoryTransport
 from gbe_operative.composite import CompositeOperative
 from gbe_operative.contract import Execution, Operative, OperativeError
@@ -26,7 +38,7 @@ from gbe_operative.worker import Worker
 from gbe_runtime.lifecycle import Role
 from gbe_runtime.lifecycle_suite import LifecycleContract, MakeRole
 
-Hall = Any  # of conftest.py, which can't be imported
+Hall = Any  # `gbe_operative.testing.Hall`: what it returns is a union, which each test knows better
 
 QUICK = RetryPolicy(delay=0.02)
 HANG = Behaviour(hang=True)
@@ -220,7 +232,7 @@ async def test_what_is_not_retryable_is_not_retried(hall: Hall) -> None:
 
 
 async def test_a_wrong_result_is_a_failure(hall: Hall) -> None:
-    await hall.worker(Doing(lambda execution: "done")).start()  # type: ignore[arg-type,return-value]
+    await hall.worker(Doing(lambda execution: "done")).start()  # type: ignore[arg-type, return-value]
     await hall.queue(hall.task())
     (ended,) = await hall.ends()
     assert ended.outcome == Failed(error="the Operative returned str, not an outcome")
@@ -362,12 +374,16 @@ async def test_leases_are_renewed(hall: Hall) -> None:
 # --- what nobody wants any more ---
 
 
+def ended_record(index: int) -> JournalRecord:
+    """The journal has an outcome of the task with that index."""
+    outcome = msgspec.Raw(encode(Completed()))
+    return JournalRecord("x", outcomes=[OutcomeRecord(index, "completed", 1, 1, "w", 0, 0, outcome)])
+
+
 async def test_what_was_queued_before_is_looked_up(hall: Hall) -> None:
     gone, wanted = hall.task("gone"), hall.task("wanted")
     await hall.queue(gone, wanted)
-    await hall.record(
-        JournalRecord("x", outcomes=[OutcomeRecord(0, "completed", 1, 1, "w", 0, 0, encode_raw(Completed()))])
-    )
+    await hall.record(ended_record(0))
     operative = MockOperative(behaviours={"gone": Behaviour(), "wanted": Behaviour()})
     await hall.worker(operative).start()
     await hall.ends()
@@ -376,18 +392,12 @@ async def test_what_was_queued_before_is_looked_up(hall: Hall) -> None:
     assert len(hall.ended) == 1
 
 
-def encode_raw(value: object) -> Any:
-    import msgspec
-
-    return msgspec.Raw(encode(value))
-
-
 @pytest.mark.parametrize(
     "record",
     [
         JournalRecord("x", final=FinalRecord("failed", 1)),
         JournalRecord("x", cancel="by hand"),
-        JournalRecord("x", control=[0]),
+        JournalRecord("x", control=["mock"], final=FinalRecord("cancelled", 1, reason="x")),
     ],
 )
 async def test_a_job_that_is_over_runs_nothing(hall: Hall, record: JournalRecord) -> None:
@@ -438,7 +448,7 @@ async def test_a_cancel_that_is_heard_before_the_task(hall: Hall) -> None:
     await hall.cancel(known)
     await hall.cancel(unknown)
     await hall.until(lambda: worker._standing.is_cancelled(unknown))
-    await hall.record(JournalRecord("x", control=[0]))
+    await hall.record(ended_record(0))
     await hall.queue(known, unknown)
     (ended,) = await hall.ends()
     await drained(hall)
@@ -463,7 +473,7 @@ async def test_after_a_reconnect_everything_is_in_doubt(hall: Hall) -> None:
     await hall.ends()
     refresh, worker._standing._refresh = worker._standing._refresh, lambda: None  # the answer takes a while
     worker._standing.doubt()
-    await hall.record(JournalRecord("x", control=[1]))
+    await hall.record(ended_record(1))
     await hall.queue(hall.task("dropped"), hall.task("run"))
     await hall.until(lambda: len(hall.ended) == 2)
     assert hall.ended[1].task_name == "run"
@@ -560,14 +570,13 @@ class Wayward(MemoryTransport):
 
     def __init__(self, broker: Any) -> None:
         super().__init__(broker)
-        self.answers: list[Exception] = []
+        self.answers: list[NexusError] = []
 
-    def publish_many(self, messages: Sequence[Outgoing]) -> Awaitable[list[Any]]:
+    def publish_many(self, messages: Sequence[Outgoing]) -> Answers[PubAck | NexusError]:
         if self.answers:
-            results: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
-            error = self.answers.pop(0)
-            results.set_result([error] * len(messages))
-            return results
+            answers: Answers[PubAck | NexusError] = Answers()
+            answers.settle([self.answers.pop(0)] * len(messages))
+            return answers
         return super().publish_many(messages)
 
 
@@ -631,8 +640,6 @@ async def test_large_data_goes_by_reference(hall: Hall) -> None:
     assert ref.size > 1_500_000
     assert ref.key.startswith(hall.job_id + "/")
     artifacts = await hall.transport.artifact_store(ARTIFACT_STORE)
-    import msgspec
-
     assert msgspec.json.decode(await artifacts.read(ref.key, limit=ref.size)) == value
 
 
@@ -649,7 +656,7 @@ async def test_a_terminal_stays_below_half_a_message(hall: Hall) -> None:
 
 async def test_five_inputs_of_250_kb(hall: Hall) -> None:
     worker = hall.worker(behaviours={"t": Behaviour()})
-    operative = worker._operative
+    operative: Any = worker._operative
     await worker.start()
     artifacts = await hall.transport.artifact_store(ARTIFACT_STORE)
     inputs: dict[str, Any] = {}

@@ -204,7 +204,8 @@ class Lane:
         self.shop.leases.remove(batch)
         self.shop.batches -= 1
         self.shop.metrics.counter("tasks_at_once").add(len(batch.done))
-        self.free(len(batch.done))
+        self._owed += self.slots.freed(len(batch.done))
+        self._grant()  # at once: it leaves in the same write as the acknowledgements
 
     # --- slots ---
 

@@ -30,6 +30,7 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 CHUNK = 1 << 20
+POLL = 0.005
 FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 5.0
 
@@ -62,20 +63,18 @@ class Workshop:
         self.work_dirs = work_dirs
         self.metrics = metrics
         self.random: Callable[[], float] = random.random
-        self._tasks: set[asyncio.Future[Any]] = set()
+        self.batches = 0
+        """Bulk reports that are not answered yet."""
+        self._tasks: set[asyncio.Task[None]] = set()
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run it beside everything else. It sees to its own errors."""
         task = asyncio.get_running_loop().create_task(work)
-        self.track(task)
-        return task
-
-    def track(self, task: asyncio.Future[Any]) -> None:
-        """Something runs, and is to be waited for."""
         self._tasks.add(task)
         task.add_done_callback(self._ended)
+        return task
 
-    def _ended(self, task: asyncio.Future[Any]) -> None:
+    def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("a part of the worker failed: %s", error, exc_info=error)
@@ -83,15 +82,18 @@ class Workshop:
     @property
     def idle(self) -> bool:
         """Whether nothing runs."""
-        return not self._tasks
+        return not self._tasks and not self.batches
 
     async def drain(self, timeout: float) -> bool:
         """Wait until nothing runs any more; False where that took too long."""
         loop = asyncio.get_running_loop()
         until = loop.time() + timeout
-        while self._tasks and (left := until - loop.time()) > 0:
-            await asyncio.wait(set(self._tasks), timeout=left)
-        return not self._tasks
+        while not self.idle and (left := until - loop.time()) > 0:
+            if self._tasks:
+                await asyncio.wait(set(self._tasks), timeout=left)
+            else:
+                await asyncio.sleep(min(left, POLL))
+        return self.idle
 
     async def abandon(self) -> None:
         """Cancel everything that still runs."""

@@ -16,11 +16,10 @@ class FinalHead(Struct, frozen=True):
 
 
 class RecordHead(Struct, frozen=True):
-    """`JournalRecord` as far as it answers the question."""
+    """`JournalRecord` as far as it answers the question. Whatever cancels queued tasks comes with a `final`."""
 
     outcomes: list[OutcomeHead] = []
     cancel: str | None = None
-    control: list[int] = []
     final: FinalHead | None = None
 
 
@@ -41,7 +40,6 @@ class JobView:
         """One more record."""
         self.last_seq = max(self.last_seq, seq)
         self._ended.update(outcome.index for outcome in record.outcomes)
-        self._ended.update(record.control)
         if record.cancel is not None or record.final is not None:
             self.over = True
 
