@@ -37,7 +37,7 @@ class OnNats:
 class OnServer(OnNats):
     """One server for all tests."""
 
-    capabilities = Capabilities(restart=True, flip_byte=True)
+    capabilities = Capabilities(restart=True, flip_byte=True, quiet=0.05)
 
     @pytest.fixture
     def connect(self, nats_server: EmbeddedServer) -> Connect:

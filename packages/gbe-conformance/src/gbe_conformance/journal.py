@@ -140,7 +140,10 @@ class JournalContract(Contract):
         """`append_many` writes before anything is awaited: a publish that follows comes after it."""
         pending = journal.append_many([Append(bus.subject("log", str(n)), b"1", 0) for n in range(3)])
         after = await bus.transport.publish(bus.subject("other"), b"x")
+        told: list[int] = []
+        pending.then(lambda results: told.append(len(results)))
         seqs = await pending
+        assert told == [3]
         assert all(isinstance(seq, int) and seq < after.seq for seq in seqs)
 
     async def test_last(self, bus: Bus, journal: Journal) -> None:

@@ -99,21 +99,6 @@ class StreamsContract(Contract):
         assert state.messages == 20 - len(refused)
         assert state.fullness > 0.8
 
-    async def test_full_stream_refuses_until_there_is_room(self, bus: Bus) -> None:
-        """`discard: new`: the message above the limit is refused, what is there stays; consumption makes room again."""
-        await bus.ensure(work_queue=True, max_messages=2)
-        await bus.publish(b"1", b"2")
-        inbox = Inbox()
-        await bus.join(inbox)
-        with pytest.raises(StreamFull) as refusal:
-            await bus.publish(b"3")
-        assert refusal.value.retryable
-        first, _ = await inbox.expect_payloads(b"1", b"2")
-        first.ack()
-        await until(lambda: holds(bus, 1), bus.patience)
-        await bus.publish(b"3")
-        await inbox.expect_payloads(b"3")
-
     async def test_full_stream_drops_its_oldest(self, bus: Bus) -> None:
         """`discard: old`: the newest stay, in order."""
         await bus.ensure(max_messages=3, discard_old=True)
