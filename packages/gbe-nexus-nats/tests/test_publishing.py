@@ -135,3 +135,27 @@ async def test_permission_denied_is_said_at_once() -> None:
         finally:
             await guest.close()
             await owner.close()
+
+
+async def test_a_raising_callback_harms_no_other(nats_server_each: EmbeddedServer) -> None:
+    """Two bulk calls are answered in one read; the callback of the first one raises."""
+    server = nats_server_each
+    transport = await connect(server.url, server.options)
+    try:
+        await transport.ensure_stream(Stream("S", ("s.>",)))
+
+        def broken(results: object) -> None:
+            raise RuntimeError("broken")
+
+        first = transport.publish_many([Outgoing("s.x", b"1")])
+        first.then(broken)
+        second = transport.publish_many([Outgoing("s.x", b"2")])
+        chained: list[object] = []
+        second.then(lambda results: transport.publish_many([Outgoing("s.x", b"3")]).then(chained.extend))
+        async with asyncio.timeout(2):
+            while not chained:
+                await asyncio.sleep(0.01)
+        assert first.done
+        assert chained == [PubAck("S", 3)]
+    finally:
+        await transport.close()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import re
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from typing import Any
@@ -21,6 +22,8 @@ from gbe_nexus_nats.client import FastClient
 from gbe_nexus_nats.errors import MESSAGE_TOO_LARGE, ServerRefusal
 from gbe_nexus_nats.parser import Delivery
 from gbe_nexus_nats.wire import header_block, literal_subject, publish_frame, status_of
+
+logger = logging.getLogger("gbe.nexus.nats")
 
 SILENCE = 2.5
 """Seconds without an answer after which a message is sent again."""
@@ -248,7 +251,13 @@ class Publisher:
 
     def _finish(self, batch: _Batch) -> None:
         self._batches.pop(batch.first, None)
-        batch.answers.settle(batch.results)  # type: ignore[arg-type]
+        try:
+            batch.answers.settle(batch.results)  # type: ignore[arg-type]
+        except ClosedError:
+            logger.debug("a callback went on publishing while the transport was being closed")
+        except Exception:
+            # Its callback broke its word not to raise; the answers to others must not suffer.
+            logger.exception("a callback of a bulk publish failed")
 
     def _not_stored(self, batch: _Batch, index: int, headers: bytes | None, payload: bytes) -> None:
         status, description = status_of(headers)
@@ -331,7 +340,7 @@ class Publisher:
                 self._resend_open(batch, now, again)
             elif again:
                 self._send_again(batch, sorted(again))
-        if self._batches:
+        if self._batches and self._timer is None:  # A callback may have published, and set it.
             self._timer = self._loop.call_later(_TICK, self._tick)
 
     def _resend_open(self, batch: _Batch, now: float, refused: set[int]) -> None:
