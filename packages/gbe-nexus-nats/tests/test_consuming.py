@@ -231,6 +231,19 @@ async def test_pinned_takes_over(server: EmbeddedServer, bus: NatsTransport) -> 
     await other.close()
 
 
+async def test_clean_stop_gives_the_pin_back(server: EmbeddedServer, bus: NatsTransport) -> None:
+    """The next one need not wait for the pin's timeout."""
+    spec = ConsumerSpec("S", "p", ack_wait=3, pinned=True, pin_timeout=30.0)
+    first, second = Got(), Got()
+    subscription = await bus.subscribe(spec, first)
+    await put(bus, b"1")
+    await first.reach(1)
+    await bus.subscribe(spec, second)
+    await subscription.stop()
+    await put(bus, b"2")
+    await second.reach(1, within=3)
+
+
 async def test_dead_letter_too_large_loses_its_body_not_its_place(server: EmbeddedServer, bus: NatsTransport) -> None:
     await bus.ensure_stream(Stream("D", ("gbe._deadletter.>",)))
     got = Got(ack=False)
@@ -305,7 +318,9 @@ async def test_handler_that_raises_is_logged(bus: NatsTransport, caplog: pytest.
 async def test_group_state_while_everybody_is_away(server: EmbeddedServer, bus: NatsTransport) -> None:
     subscription = await bus.subscribe(ConsumerSpec("S", "g"), Got())
     assert isinstance(subscription, GroupSubscription)
-    assert (await bus.consumer_state("S", "g")).waiting > 0
+    async with asyncio.timeout(2):
+        while not (await bus.consumer_state("S", "g")).waiting:  # the first pull may still be under way
+            await asyncio.sleep(0.01)
     await subscription.stop()
     await put(bus, b"1", b"2")
     assert (await bus.consumer_state("S", "g")).pending == 2

@@ -149,6 +149,8 @@ class FastClient(Client):
         data = out[0] if len(out) == 1 else b"".join(out)
         out.clear()
         self._out_size = 0
+        if self._raw.is_closing():
+            return  # Lost, and we are about to be told. uvloop's transport raises where asyncio's drops.
         self._raw.write(data)
 
     def attach(self, subject: bytes, where: Callable[[list[Delivery]], None] | Lane) -> Sink:

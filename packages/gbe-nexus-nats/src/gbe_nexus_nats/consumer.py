@@ -106,6 +106,11 @@ class PullLoop:
         """What may still be delivered."""
         return self._credit
 
+    @property
+    def pinned_group(self) -> str | None:
+        """The priority group whose pin is (as far as is known) ours."""
+        return self._group if self._pin else None
+
     def grant(self, credit: int) -> None:
         """More may be delivered."""
         assert self._credit is not None
@@ -545,6 +550,14 @@ class GroupSubscription(PullSubscription):
                 await self._client.flush(2)
             except Exception as error:
                 logger.debug("%s: stopped without a last round trip: %s", self._label, error)
+        group = self._pull.pinned_group
+        if group is not None and self._client.live:
+            # Otherwise the next in line waits for the pin's timeout.
+            subject = f"$JS.API.CONSUMER.UNPIN.{self._stream}.{self._name}"
+            try:
+                await self._requests.api(subject, {"group": group}, timeout=1.0)
+            except NexusError as error:
+                logger.debug("%s: the pin was not given back: %s", self._label, error)
 
 
 class ObserverSubscription(PullSubscription):
