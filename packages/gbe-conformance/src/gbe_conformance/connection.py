@@ -41,6 +41,8 @@ class ConnectionContract(Contract):
         await bus.publish(b"before", subject=bus.subject("stored", "x"))
         ear = Ear()
         await second.listen([bus.subject("stored", "*"), bus.subject("loose")], ear)
+        if self.capabilities.cluster:
+            await self._known_everywhere(bus, second)
         await bus.publish(b"1", subject=bus.subject("stored", "x"))
         bus.transport.hint(bus.subject("loose"), b"2")
         bus.transport.hint(bus.subject("elsewhere"), b"no")
@@ -51,6 +53,18 @@ class ConnectionContract(Contract):
             (bus.subject("stored", "y"), b"3"),
             within=bus.patience,
         )
+
+    async def _known_everywhere(self, bus: Bus, listening: Transport) -> None:
+        """Members of a cluster tell each other who listens: wait until what is published elsewhere is heard here."""
+        probe = Ear()
+        subscription = await listening.listen([bus.subject("probe")], probe)
+
+        async def heard() -> bool:
+            bus.transport.hint(bus.subject("probe"), b"")
+            return bool(probe.heard)
+
+        await until(heard, bus.patience)
+        await subscription.stop()
 
     async def test_listening_takes_nothing_from_groups(self, bus: Bus) -> None:
         """A listener hears the queue's messages; the group gets them all the same."""
