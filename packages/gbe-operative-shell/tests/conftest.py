@@ -13,7 +13,7 @@ from gbe_jobs_domain.ids import new_job_id, task_id
 from gbe_jobs_domain.outcomes import TaskOutcome
 from gbe_jobs_domain.payloads import ProgressKind, TaskQueued
 from gbe_nexus import Artifact, ArtifactStore, Transport, connect
-from gbe_operative.contract import Execution, OperativeContext
+from gbe_operative.contract import Execution, LineReporter, OperativeContext
 from gbe_operative_shell import ShellOperative
 
 
@@ -37,6 +37,13 @@ class Stage:
     ) -> None:
         self.lines += [(stream, line) for line in lines]
         self.said.set()
+
+    def line_reporter(self, execution: Execution) -> LineReporter:
+        def report(stream: str, line: bytes) -> None:
+            self.lines.append((stream, line.decode()))
+            self.said.set()
+
+        return report
 
     async def spill(
         self, execution: Execution, source: bytes | Path | AsyncIterable[bytes], name: str, media_type: str

@@ -25,13 +25,11 @@ from gbe_envoy.adapter import (
     CommandResult,
     CommandRunner,
     Limits,
-    OnLine,
     ParamError,
     build_environment,
 )
 from gbe_jobs_domain.edges import Ref
 from gbe_jobs_domain.outcomes import FailureKind, TaskOutcome
-from gbe_jobs_domain.payloads import ProgressKind
 from gbe_nexus import IntegrityError, NotFound
 from gbe_operative.contract import Execution, Operative, OperativeContext, OperativeError
 from gbe_operative_shell.outcome import JSON, media_type_of, outcome_of
@@ -95,7 +93,7 @@ class ShellOperative(Operative):
                 Command(("/bin/sh", "-c", command), environment, str(work_dir), stdin),
                 limits=self._limits,
                 cancel=execution.cancelled,
-                on_line=_line_reporter(execution),
+                on_line=execution.line_reporter,
             )
         except ParamError as error:
             raise OperativeError(str(error), kind=FailureKind.REJECTED) from error
@@ -121,16 +119,6 @@ class ShellOperative(Operative):
                 "GBE_WORK_DIR": str(work_dir),
             },
         )
-
-
-def _line_reporter(execution: Execution) -> OnLine:
-    """Output lines as progress, while they come."""
-
-    def report(stream: str, line: bytes) -> None:
-        text = line.decode("utf-8", "replace")
-        execution.progress(kind=ProgressKind.OUTPUT, lines=(text,), stream=stream)
-
-    return report
 
 
 async def _stdin_of(execution: Execution) -> bytes | Path | None:

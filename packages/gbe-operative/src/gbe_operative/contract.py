@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterable, Awaitable, Mapping, Sequence
+from collections.abc import AsyncIterable, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -44,6 +44,10 @@ class OperativeContext:
     work_root: Path
 
 
+LineReporter = Callable[[str, bytes], None]
+"""Takes "stdout" or "stderr" and a line without its end."""
+
+
 class ExecutionHost(Protocol):
     """What stands behind an `Execution`: the worker, or a test's stand-in."""
 
@@ -55,6 +59,8 @@ class ExecutionHost(Protocol):
     def report_progress(
         self, execution: Execution, kind: ProgressKind, message: str, lines: Sequence[str], stream: str, data: object
     ) -> None: ...
+
+    def line_reporter(self, execution: Execution) -> LineReporter: ...
 
     async def spill(
         self, execution: Execution, source: bytes | Path | AsyncIterable[bytes], name: str, media_type: str
@@ -149,6 +155,11 @@ class Execution:
         A task that ends within a moment publishes none of it.
         """
         self._host.report_progress(self, kind, message, lines, stream, data)
+
+    @property
+    def line_reporter(self) -> LineReporter:
+        """For output as it comes: the same as `progress` with lines, at a fraction of the cost for millions of them."""
+        return self._host.line_reporter(self)
 
     def mask(self, text: str) -> str:
         """`text` with the values of this task's secrets replaced by `***`."""

@@ -54,6 +54,18 @@ class AttemptProgress:
         if self._live and self._timer is None:
             self._flush()
 
+    def line(self, stream: str, line: bytes) -> None:
+        """One line of output. There may be millions, of which hardly any are sent."""
+        buffer = self._buffers.get(stream) or self._buffers.setdefault(stream, LineBuffer(stream))
+        if buffer.full:
+            buffer.omitted += 1
+            return
+        if self._ended:
+            return
+        buffer.add(self._clean(line.decode("utf-8", "replace")))
+        if self._live and self._timer is None:
+            self._flush()
+
     def go_live(self) -> None:
         """The moment is over and the attempt still runs."""
         if not self._live and not self._ended:

@@ -13,7 +13,7 @@ from gbe_jobs_domain.edges import Ref
 from gbe_jobs_domain.payloads import ProgressKind
 from gbe_jobs_domain.subjects import artifact_key
 from gbe_nexus import ArtifactStore, NexusError, Transport
-from gbe_operative.contract import Execution
+from gbe_operative.contract import Execution, LineReporter
 from gbe_operative.inputs import ref_of
 from gbe_operative.leases import Leases
 from gbe_operative.notes import Notes
@@ -134,6 +134,10 @@ class Workshop:
     ) -> None:
         """Publish it, within the limits."""
         self.progress_of(execution).say(kind, message, lines, stream, data)
+
+    def line_reporter(self, execution: Execution) -> LineReporter:
+        """Where output lines go."""
+        return self.progress_of(execution).line
 
     async def spill(
         self, execution: Execution, source: bytes | Path | AsyncIterable[bytes], name: str, media_type: str

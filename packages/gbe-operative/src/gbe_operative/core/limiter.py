@@ -38,18 +38,21 @@ class ProgressLimiter:
 class LineBuffer:
     """Lines that wait for the next message. Bounded: what doesn't fit into one second's bytes is counted, not kept."""
 
-    __slots__ = ("_size", "lines", "omitted", "stream")
+    __slots__ = ("_size", "full", "lines", "omitted", "stream")
 
     def __init__(self, stream: str) -> None:
         self.stream = stream
         self.lines: list[str] = []
         self.omitted = 0
+        self.full = False
+        """A line did not fit: no more is taken before the next message."""
         self._size = 0
 
     def add(self, line: str) -> None:
         """Keep the line, or count it."""
         size = len(line) + 3 if line.isascii() and line.isprintable() else encoded_size(line) + 1
-        if self._size + size > BYTES_PER_SECOND // 2:
+        if self.full or self._size + size > BYTES_PER_SECOND // 2:
+            self.full = True
             self.omitted += 1
             return
         self._size += size
@@ -58,5 +61,5 @@ class LineBuffer:
     def take(self) -> tuple[list[str], int]:
         """The lines and how many were left out; the buffer is empty then."""
         taken, omitted = self.lines, self.omitted
-        self.lines, self.omitted, self._size = [], 0, 0
+        self.lines, self.omitted, self._size, self.full = [], 0, 0, False
         return taken, omitted
