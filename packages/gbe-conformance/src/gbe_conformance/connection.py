@@ -9,7 +9,7 @@ import pytest
 from gbe_conformance.contract import Bus, Contract
 from gbe_conformance.inbox import Inbox, until
 from gbe_conformance.streams import holds
-from gbe_nexus import ClosedError, Outgoing, Stream, Transport
+from gbe_nexus import ClosedError, Outgoing, PayloadTooLarge, Stream, Transport
 
 
 class Ear:
@@ -103,6 +103,12 @@ class ConnectionContract(Contract):
         bus.transport.hint(bus.subject("full"), b"2")
         await bus.transport.flush()
         await until(lambda: holds(bus, 1), bus.patience)
+        assert bus.transport.connected
+
+    async def test_hints_too_large_to_send_are_refused(self, bus: Bus) -> None:
+        """`hint` above `max_payload` → `PayloadTooLarge` at once: that is a mistake, not bad luck."""
+        with pytest.raises(PayloadTooLarge):
+            bus.transport.hint(bus.subject(), b"x" * (bus.transport.max_payload + 1))
         assert bus.transport.connected
 
     async def test_connected(self, transport: Transport) -> None:

@@ -14,6 +14,7 @@ from gbe_nexus import (
     Handler,
     NexusError,
     Outgoing,
+    PayloadTooLarge,
     PubAck,
     Refused,
     StreamSpec,
@@ -23,12 +24,12 @@ from gbe_nexus import (
 )
 from gbe_nexus.answers import Answers
 from gbe_nexus_memory.artifacts import MemoryArtifactStore
-from gbe_nexus_memory.broker import MAX_PAYLOAD, Broker, answered
+from gbe_nexus_memory.broker import MAX_PAYLOAD, Broker, answered, message_size
 from gbe_nexus_memory.consumer import MemorySubscription
 from gbe_nexus_memory.journal import MemoryJournal
 from gbe_nexus_memory.listener import Listener
 from gbe_nexus_memory.state import MemoryStateStore
-from gbe_nexus_memory.subjects import is_pattern
+from gbe_nexus_memory.subjects import is_literal, is_pattern
 
 _named: dict[asyncio.AbstractEventLoop, dict[str, Broker]] = {}
 
@@ -110,8 +111,13 @@ class MemoryTransport(Transport):
         return answered(self._broker.loop, results)
 
     def hint(self, subject: str, payload: bytes, *, headers: Mapping[str, str] | None = None) -> None:
-        """Publish without waiting for anything; what can't be stored is dropped."""
+        """Publish without waiting for anything; what can't be stored is dropped, what can't be sent is an error."""
         self._check_open()
+        size = message_size(payload, headers, None)
+        if size > self.max_payload:
+            raise PayloadTooLarge(size, self.max_payload)
+        if not is_literal(subject):
+            raise Refused(f"not a subject to publish on: {subject!r}")
         try:
             self._broker.publish(subject, payload, None, headers)
         except NexusError:
