@@ -41,7 +41,7 @@ class Ecumene:
         self._cluster = cluster
         self._sync_interval = sync_interval
         self._stack = AsyncExitStack()
-        self._ended: dict[str, tuple[asyncio.Future[float], float]] = {}
+        self._ended: dict[str, asyncio.Future[float]] = {}
 
     async def __aenter__(self) -> Self:
         server: EmbeddedServer | EmbeddedCluster
@@ -84,21 +84,23 @@ class Ecumene:
         at = time.perf_counter()
         data = json.decode(body)["data"]
         waiter = self._ended.get(data["job_id"])
-        if waiter is not None and not waiter[0].done():
+        if waiter is not None and not waiter.done():
             if subject.endswith(".completed"):
-                waiter[0].set_result(at)
+                waiter.set_result(at)
             else:
-                waiter[0].set_exception(RuntimeError(f"{subject}: {data}"))
+                waiter.set_exception(RuntimeError(f"{subject}: {data}"))
 
     async def run(self, jobs: Sequence[JobDefinition]) -> float:
         """Submit the jobs at once; seconds from then until the last is seen completed."""
         loop = asyncio.get_running_loop()
         outgoing = []
         waiting = []
+        job_ids = []
         for job in jobs:
             job_id = new_job_id()
+            job_ids.append(job_id)
             future: asyncio.Future[float] = loop.create_future()
-            self._ended[job_id] = (future, 0.0)
+            self._ended[job_id] = future
             waiting.append(future)
             event_id = f"{job_id}:submit"
             body = json.encode(job)
@@ -110,7 +112,8 @@ class Ecumene:
         await self.transport.publish_many(outgoing)
         async with asyncio.timeout(60):
             ends = await asyncio.gather(*waiting)
-        self._ended.clear()
+        for job_id in job_ids:
+            del self._ended[job_id]
         return max(ends) - began
 
     async def _by_reference(self, job_id: str, job: JobDefinition, body: bytes) -> JobSubmitted:

@@ -41,9 +41,7 @@ def passing(length: int) -> JobDefinition:
     """A chain in which each task hands 100 kB to the next."""
     return _job(
         [
-            TaskDefinition(
-                f"t{i}", "bulk", [f"t{i - 1}"] if i else [], input_from={"data": f"t{i - 1}"} if i else {}
-            )
+            TaskDefinition(f"t{i}", "bulk", [f"t{i - 1}"] if i else [], input_from={"data": f"t{i - 1}"} if i else {})
             for i in range(length)
         ]
     )
