@@ -26,8 +26,11 @@ class GlobalOptions:
     config: str | None = None
 
 
-def settings(context: typer.Context, nats: str | None = None) -> BusSettings:
-    """Flags, then `GBE_*` variables, then the settings file. Raises `ConfigurationError`."""
+def settings(context: typer.Context, nats: str | None = None, *, log_level: str = "error") -> BusSettings:
+    """Flags, then `GBE_*` variables, then the settings file. Raises `ConfigurationError`.
+
+    `log_level`: unless a variable says otherwise. The log of a command that somebody looks at is for what is wrong.
+    """
     from gbe_runtime import BusSettings
 
     options = context.find_object(GlobalOptions) or GlobalOptions()
@@ -36,8 +39,7 @@ def settings(context: typer.Context, nats: str | None = None) -> BusSettings:
         "nats_creds": options.nats_creds,
         "nats_user": options.nats_user,
     }
-    # The log of a command that somebody looks at is only for what is wrong.
-    environ = {"GBE_LOG_LEVEL": "error", **{name: value for name, value in os.environ.items() if value}}
+    environ = {"GBE_LOG_LEVEL": log_level, **{name: value for name, value in os.environ.items() if value}}
     return BusSettings.load({name: value for name, value in flags.items() if value}, environ, options.config)
 
 

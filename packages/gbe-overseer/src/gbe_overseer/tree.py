@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
@@ -21,7 +22,10 @@ if TYPE_CHECKING:
     from typing import TextIO
 
 REFRESH: Final = 0.1
-"""Seconds between two pictures."""
+"""Seconds between two pictures, where nothing changes."""
+
+LEAST: Final = 0.04
+"""Seconds between two pictures, however much changes: nobody sees more, and drawing costs time."""
 
 _SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 _PLAIN_SPINNER = "|/-\\"
@@ -55,6 +59,7 @@ class LiveTree:
         self._count = -1
         self._live = Live(console=self._console, auto_refresh=False, redirect_stdout=False, redirect_stderr=False)
         self._started = False
+        self._drawn = 0.0
 
     def show(self, view: JobView, changes: Iterable[Change]) -> None:
         """Draw what is known now."""
@@ -64,7 +69,10 @@ class LiveTree:
         if not self._started:
             self._started = True
             self._live.start()
-        self._live.update(self.picture(view, now_ms()), refresh=True)
+        now = time.monotonic()
+        if view.over or now - self._drawn >= LEAST:
+            self._drawn = now
+            self._live.update(self.picture(view, now_ms()), refresh=True)
 
     def close(self) -> None:
         """Leave the last picture and give the cursor back."""
@@ -87,7 +95,8 @@ class LiveTree:
     def _head(self, view: JobView, now: int) -> Text:
         if view.over:
             return _line(Text(headline(view, now), _JOB_STYLE.get(view.state, "")))
-        text = Text(title(view), "bold")
+        text = Text()
+        text.append(title(view), "bold")
         counts = tally(view.counts()) if view.tasks else "waiting for an Oracle"
         text.append(f"  {counts}", "dim")
         if view.created_at:
@@ -102,7 +111,8 @@ class LiveTree:
             frames = _SPINNER if self._unicode else _PLAIN_SPINNER
             glyph = frames[now // 100 % len(frames)]
         guide = row.guide if self._unicode else row.guide.translate(_ASCII_GUIDES)
-        text = Text(guide, "dim")
+        text = Text()
+        text.append(guide, "dim")
         text.append(f"{glyph} ", style)
         text.append(one_line(task.name), "" if task.state is not TaskState.BLOCKED else "dim")
         text.append(f"  {task.task_type}", "dim")

@@ -230,9 +230,12 @@ class JobView:
         ended: list[TaskView] = []
         for index, entry in enumerate(tasks):
             task = seen.get(entry.name) or TaskView(index, entry.name, entry.task_type)
-            task.attempts = entry.attempts
-            task.worker, task.raw_outcome = entry.worker, entry.outcome
-            task.started_at, task.ended_at = entry.started_at, entry.ended_at
+            task.raw_outcome = entry.outcome
+            if entry.attempts or entry.started_at or not task.started_at:
+                task.attempts, task.worker = entry.attempts, entry.worker
+                task.started_at, task.ended_at = entry.started_at, entry.ended_at
+            else:  # it was stopped on its way and has nothing to report: what was heard of it still holds
+                task.ended_at = summary.ended_at
             changes += self._to(task, _task_state(entry.state))
             ended.append(task)
         if ended or not summary.task_count:

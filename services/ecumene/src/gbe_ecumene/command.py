@@ -71,4 +71,4 @@ def up(
     """Run the whole ecumene on this host until it is stopped; the data survives."""
     from gbe_ecumene.serving import serve
 
-    raise typer.Exit(session.guarded(lambda: serve(session.settings(context), data, handles, port)))
+    raise typer.Exit(session.guarded(lambda: serve(session.settings(context, log_level="info"), data, handles, port)))

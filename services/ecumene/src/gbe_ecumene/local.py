@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import sys
 from pathlib import Path
 from typing import ClassVar
@@ -19,6 +20,9 @@ log = logging.getLogger(__name__)
 
 GRACE = 20.0
 """Seconds from TERM to KILL: an Operative gives running tasks some of it, before it hands them back."""
+
+LEASE = 10.0
+"""Seconds after which a task of a dead Operative is given out again (a site's default is 30)."""
 
 
 class LocalEcumene(Role):
@@ -88,8 +92,10 @@ class LocalEcumene(Role):
             ChildSpec("oracle", (sys.executable, "-m", "gbe_oracle"), environment, log_file=self._log("oracle"))
         ]
         if self._handles:
+            # Whoever dies here is started again at once, so what it held need not wait for long.
+            lease = {"GBE_ACK_WAIT": os.environ.get("GBE_ACK_WAIT") or f"{LEASE:g}"}
             command = (sys.executable, "-m", "gbe_operative.command", "--handles", self._handles)
-            children.append(ChildSpec("operative", command, environment, log_file=self._log("operative")))
+            children.append(ChildSpec("operative", command, environment | lease, log_file=self._log("operative")))
         return children
 
     def _log(self, name: str) -> Path | None:
