@@ -42,14 +42,18 @@ PAYLOADS: Final[dict[str, tuple[type[msgspec.Struct], str]]] = {
 
 def protocol_schemas() -> dict[str, Schema]:
     """Name to schema: the envelope, and everything that is its `data` or is kept."""
-    schemas = {"envelope": envelope_schema()}
-    for name, (struct, subject) in PAYLOADS.items():
-        (reference,), components = msgspec.json.schema_components([struct], ref_template="#/$defs/{name}")
-        schema: Schema = {"$schema": DIALECT, "$id": f"urn:gbe:protocol:v1:{name}", "title": struct.__name__}
-        if subject:
-            schema["x-gbe-subject"] = subject
-        schemas[name] = schema | reference | {"$defs": components}
-    return {name: _tidy(schema) for name, schema in schemas.items()}
+    schemas = {name: payload_schema(name, struct, subject) for name, (struct, subject) in PAYLOADS.items()}
+    return {"envelope": envelope_schema()} | schemas
+
+
+def payload_schema(name: str, struct: type[msgspec.Struct], subject: str) -> Schema:
+    """The schema of one payload, be it of this package or of another."""
+    (reference,), components = msgspec.json.schema_components([struct], ref_template="#/$defs/{name}")
+    schema: Schema = {"$schema": DIALECT, "$id": f"urn:gbe:protocol:v1:{name}", "title": struct.__name__}
+    if subject:
+        schema["x-gbe-subject"] = subject
+    tidied: Schema = _tidy(schema | reference | {"$defs": components})
+    return tidied
 
 
 def envelope_schema() -> Schema:
@@ -63,7 +67,7 @@ def envelope_schema() -> Schema:
         "properties": {
             "v": {"const": 1, "description": "Version of the protocol."},
             "ts": {"type": "integer", "minimum": 0, "description": "Milliseconds since the epoch."},
-            "id": {"type": "string", "description": "Stable for the logical event, and the Nats-Msg-Id."},
+            "id": {"type": "string", "description": "Stable for the logical event; most travel as Nats-Msg-Id too."},
             "data": {"type": "object", "description": "One of the payloads, by subject."},
         },
         "required": ["v", "ts", "id", "data"],
@@ -204,7 +208,12 @@ def _tidy(value: Any) -> Any:
 def rendered() -> dict[str, str]:
     """File name to text, of all schemas."""
     schemas = protocol_schemas() | {"job-document": job_document_schema()}
-    return {f"{name}.json": json.dumps(schema, indent=2, ensure_ascii=False) + "\n" for name, schema in schemas.items()}
+    return {f"{name}.json": text_of(schema) for name, schema in schemas.items()}
+
+
+def text_of(schema: Schema) -> str:
+    """A schema as it is kept in a file."""
+    return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
 
 
 def main(arguments: list[str]) -> int:
