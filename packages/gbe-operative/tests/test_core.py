@@ -125,6 +125,13 @@ def test_no_more_credit_than_free_slots() -> None:
     assert slots.freed(1) == 1
     with pytest.raises(ValueError, match="2 slots freed"):
         slots.freed(2)
+    assert slots.ended(1) == 1
+    slots.taken(2)
+    assert slots.ended(2) == 0, "too many reports are under way"
+    assert slots.ended(1) == 1
+    assert (slots.in_hand, slots.reporting) == (1, 2)
+    slots.reported(2)
+    assert slots.ended(1) == 1
     with pytest.raises(ValueError, match="at least one"):
         Slots(0)
 

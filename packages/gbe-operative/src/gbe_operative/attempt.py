@@ -59,6 +59,8 @@ class Attempt:
         self.task = task
         self.since = asyncio.get_running_loop().time()
         self.cancelled_by_control: str | None = None
+        self.slot_freed = False
+        """The slot was given back before the report was stored."""
         self._first_delivery = message.deliveries == 1
         self._phase = _Phase.ADMITTING
         self._interrupt: Interrupt | None = None
@@ -311,6 +313,7 @@ class Attempt:
             await self._retry(outcome)
             return
         outcome = await fitted(self._shop, execution, outcome)
+        self.slot_freed = self._lane.end(1) > 0
         if await self._report(outcome):
             self.message.ack()
             await self._forget_note()

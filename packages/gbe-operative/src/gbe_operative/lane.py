@@ -47,11 +47,12 @@ class _Done:
 class _Batch:
     """Tasks that ended at once and are being reported. A `leases.Held`."""
 
-    __slots__ = ("done", "outgoing")
+    __slots__ = ("done", "freed", "outgoing")
 
     def __init__(self) -> None:
         self.done: list[_Done] = []
         self.outgoing: list[Outgoing] = []
+        self.freed = 0
 
     def renew(self) -> None:
         """Still at it."""
@@ -171,6 +172,7 @@ class Lane:
     def _report(self, batch: _Batch) -> None:
         self.shop.leases.add(batch)
         self.shop.batches += 1
+        batch.freed = self.end(len(batch.done))
         try:
             published = self.shop.transport.publish_many(batch.outgoing)
         except NexusError as error:
@@ -204,8 +206,11 @@ class Lane:
         self.shop.leases.remove(batch)
         self.shop.batches -= 1
         self.shop.metrics.counter("tasks_at_once").add(len(batch.done))
-        self._owed += self.slots.freed(len(batch.done))
-        self._grant()  # at once: it leaves in the same write as the acknowledgements
+        if batch.freed:
+            self.slots.reported(batch.freed)
+        else:
+            self._owed += self.slots.freed(len(batch.done))
+            self._grant()  # at once: it leaves in the same write as the acknowledgements
 
     # --- slots ---
 
@@ -213,7 +218,18 @@ class Lane:
         """The attempt is over."""
         self.attempts.discard(attempt)
         self.shop.leases.remove(attempt)
-        self.free(1)
+        if attempt.slot_freed:
+            self.slots.reported(1)
+        else:
+            self.free(1)
+
+    def end(self, count: int) -> int:
+        """So many tasks ended and are about to be reported; returns how many slots that made free."""
+        freed = self.slots.ended(count)
+        if freed:
+            self._owed += freed
+            self._grant()  # at once: it leaves in the same write as the report
+        return freed
 
     def free(self, count: int) -> None:
         """Slots are free; their credit is given back at once for all that become free together."""
