@@ -1,0 +1,70 @@
+"""The commands about documents, the help, and plug-ins."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.integration.gbe_cli import EXAMPLES, Cli
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> Cli:
+    return Cli(tmp_path)
+
+
+def test_validate_checks_all_files(cli: Cli) -> None:
+    done = cli.run("validate", EXAMPLES / "diamond.yaml", EXAMPLES / "broken.yaml", EXAMPLES / "demo.yaml")
+    assert done.returncode == 2
+    assert (
+        done.stdout
+        == f"{EXAMPLES}/diamond.yaml: ok, diamond, 4 tasks\n{EXAMPLES}/demo.yaml: ok, weather demo, 7 tasks\n"
+    )
+    assert all("broken.yaml" in line for line in done.stderr.splitlines())
+
+
+def test_graph_draws_a_tree_or_mermaid(cli: Cli) -> None:
+    assert "└─ " in cli.run("graph", EXAMPLES / "diamond.yaml").stdout
+    assert "flowchart TD" in cli.run("graph", EXAMPLES / "diamond.yaml", "--format", "mermaid").stdout
+
+
+def test_schema_is_json(cli: Cli) -> None:
+    assert json.loads(cli.run("schema").stdout)["title"] == "GBE job document"
+
+
+def test_help_lists_all_commands(cli: Cli) -> None:
+    done = cli.run("--help")
+    for command in ("run", "up", "submit", "jobs", "show", "watch", "logs", "cancel", "validate", "graph", "schema"):
+        assert f"\n  {command} " in done.stdout
+
+
+def test_a_broken_plug_in_is_named_and_harms_no_other(cli: Cli, tmp_path: Path) -> None:
+    dist = tmp_path / "lib" / "acme_tools-1.0.dist-info"
+    dist.mkdir(parents=True)
+    (dist / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-tools\nVersion: 1.0\n")
+    (dist / "entry_points.txt").write_text("[gbe.commands]\nacme = acme_tools:command\n")
+    done = cli.run("--help", PYTHONPATH=str(dist.parent))
+    assert done.returncode == 0
+    assert "broken plug-in of acme-tools" in done.stdout
+    broken = cli.run("acme", PYTHONPATH=str(dist.parent))
+    assert broken.returncode == 2
+    assert "acme-tools" in broken.stderr
+    assert "No module named 'acme_tools'" in broken.stderr
+    assert cli.run("schema", PYTHONPATH=str(dist.parent)).returncode == 0
+
+
+def test_a_reader_that_has_enough_is_no_error(cli: Cli) -> None:
+    import subprocess
+
+    from tests.integration.gbe_cli import GBE
+
+    done = subprocess.run(
+        ["sh", "-c", f"{GBE[0]} schema | head -c 10 && echo"],
+        env=cli.environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stderr == ""
