@@ -419,6 +419,19 @@ async def test_a_job_whose_journal_is_purged_is_over(hall: Hall) -> None:
     assert not hall.ended
 
 
+async def test_a_job_that_ended_and_was_purged_between_two_looks(hall: Hall) -> None:
+    operative = MockOperative(behaviours={"slow": HANG})
+    worker = hall.worker(operative, settings=WorkerSettings(ack_wait=0.3))
+    await hall.queue(hall.task("slow"))
+    await worker.start()  # the task was there before: looked up, and wanted
+    await asyncio.wait_for(operative.started.wait(), 5)
+    await hall.record(JournalRecord("x", final=FinalRecord("failed", 1)))
+    journal = await hall.transport.journal("GBE_JOURNAL")
+    await journal.purge(subjects.journal("test", hall.job_id))
+    (ended,) = await hall.ends()
+    assert ended.outcome.kind is FailureKind.CANCELLED
+
+
 async def test_a_record_of_the_future_stops_nothing(hall: Hall) -> None:
     await hall.queue(hall.task())
     journal = await hall.transport.journal("GBE_JOURNAL")

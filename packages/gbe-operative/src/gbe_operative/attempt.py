@@ -352,7 +352,7 @@ class Attempt:
             terminal = make_terminal(
                 shop.worker, task, self._attempt, self._starts, self._started_at, ended_at, outcome
             )
-            (result,) = await deliver(shop.transport, [terminal])
+            (result,) = await deliver(shop.transport, [terminal], [await shop.outbox.publish(terminal)])
             if isinstance(result, PubAck):
                 shop.metrics.counter(f"tasks_{outcome.__struct_config__.tag}").add()
                 return True

@@ -13,7 +13,7 @@ from gbe_operative.core.wish import JobView, RecordHead
 
 log = logging.getLogger(__name__)
 
-MAX_VIEWS = 1_000
+MAX_VIEWS = 500
 """Jobs remembered. One that was forgotten is read again from the record that dispatched the task."""
 
 _decode = PayloadDecoder(RecordHead).decode
@@ -71,5 +71,6 @@ class Wishes:
                 # Somebody newer writes this job. Running what is not wanted does no harm but the work.
                 log.info("record %d of %s can't be read here: %s", entry.seq, task.job_id, error)
                 view.last_seq = entry.seq
-        if empty and view.last_seq == view.since and await self._journal.last(subject) is None:
-            view.over = True  # purged: its history is written
+        # Nothing new, or nothing left? Once the history is written, the journal is purged, the last record with it.
+        if empty and await self._journal.last(subject) is None:
+            view.over = True

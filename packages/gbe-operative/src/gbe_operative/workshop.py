@@ -17,6 +17,7 @@ from gbe_operative.contract import Execution, LineReporter
 from gbe_operative.inputs import ref_of
 from gbe_operative.leases import Leases
 from gbe_operative.notes import Notes
+from gbe_operative.outbox import Outbox
 from gbe_operative.progress import AttemptProgress
 from gbe_operative.secrets import Secrets
 from gbe_operative.settings import WorkerSettings
@@ -66,6 +67,7 @@ class Workshop:
         self.batches = 0
         """Bulk reports that are not answered yet."""
         self._tasks: set[asyncio.Task[None]] = set()
+        self.outbox = Outbox(transport, lambda: len(self._tasks))
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run it beside everything else. It sees to its own errors."""

@@ -34,15 +34,20 @@ class JobView:
         self.read_at = float("-inf")
         """When the last reading began (the reader's clock)."""
         self.over = False
-        self._ended: set[int] = set()
+        self._ended = bytearray()  # a byte per task: many jobs of many tasks are remembered
 
     def apply(self, seq: int, record: RecordHead) -> None:
         """One more record."""
         self.last_seq = max(self.last_seq, seq)
-        self._ended.update(outcome.index for outcome in record.outcomes)
+        for outcome in record.outcomes:
+            if outcome.index >= len(self._ended):
+                self._ended.extend(bytes(outcome.index + 1 - len(self._ended)))
+            self._ended[outcome.index] = 1
         if record.cancel is not None or record.final is not None:
             self.over = True
 
     def wants(self, index: int | None) -> bool:
         """Whether the task with that index is open and its job lives."""
-        return not self.over and (index is None or index not in self._ended)
+        if self.over:
+            return False
+        return index is None or index >= len(self._ended) or not self._ended[index]
