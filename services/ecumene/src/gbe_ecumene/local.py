@@ -29,7 +29,8 @@ class LocalEcumene(Role):
     """Started, all its processes are ready; whichever dies is started again, the server on its port and data.
 
     `data`: where the server keeps everything; None = a temporary directory, gone at the stop. `handles`: what the
-    Operative serves (empty: none is started). `logs`: a directory for the children's logs, else stderr.
+    Operative serves (empty: none is started). `logs`: a directory for the children's logs, else stderr. `stop_grace`:
+    seconds the Operative gives running tasks at a stop; None = as its settings say.
     """
 
     name: ClassVar[str] = "ecumene"
@@ -41,6 +42,7 @@ class LocalEcumene(Role):
         handles: str = "",
         port: int = 0,
         logs: Path | None = None,
+        stop_grace: float | None = None,
         on_event: OnEvent | None = None,
     ) -> None:
         super().__init__()
@@ -49,6 +51,7 @@ class LocalEcumene(Role):
         """Set when the server takes connections, while the other processes are still starting."""
         self._handles = handles
         self._logs = logs
+        self._stop_grace = stop_grace
         self._on_event = on_event
         self._supervisor: ProcessSupervisor | None = None
 
@@ -93,9 +96,11 @@ class LocalEcumene(Role):
         ]
         if self._handles:
             # Whoever dies here is started again at once, so what it held need not wait for long.
-            lease = {"GBE_ACK_WAIT": os.environ.get("GBE_ACK_WAIT") or f"{LEASE:g}"}
+            own = {"GBE_ACK_WAIT": os.environ.get("GBE_ACK_WAIT") or f"{LEASE:g}"}
+            if self._stop_grace is not None:
+                own["GBE_STOP_GRACE"] = f"{self._stop_grace:g}"
             command = (sys.executable, "-m", "gbe_operative.command", "--handles", self._handles)
-            children.append(ChildSpec("operative", command, environment | lease, log_file=self._log("operative")))
+            children.append(ChildSpec("operative", command, environment | own, log_file=self._log("operative")))
         return children
 
     def _log(self, name: str) -> Path | None:

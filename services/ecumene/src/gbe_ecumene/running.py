@@ -79,7 +79,8 @@ async def embedded(definition: JobDefinition, operatives: str | None, place: Pat
 
     logs = place / "logs"
     logs.mkdir()
-    ecumene = LocalEcumene(data=place / "data", handles=handles_for(definition, operatives), logs=logs)
+    # When it is stopped, the job is over, or nobody is left who would want its tasks.
+    ecumene = LocalEcumene(data=place / "data", handles=handles_for(definition, operatives), logs=logs, stop_grace=0.5)
     starting = asyncio.ensure_future(ecumene.start())
     try:
         # While the others start, this process loads what it takes to talk to them.
