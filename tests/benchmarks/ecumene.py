@@ -24,7 +24,7 @@ from gbe_nexus_nats.server import EmbeddedServer
 from gbe_runtime.supervisor import ChildSpec, ProcessSupervisor
 
 SLOTS = 256
-HANDLES = f"noop=mock:{SLOTS},shell:4"
+HANDLES = f"noop=mock:{SLOTS},shell:16"
 
 
 class Ecumene:

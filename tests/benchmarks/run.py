@@ -102,8 +102,8 @@ async def shell(ecumene: Ecumene, report: Report) -> None:
     ours, threads, bare = [], [], []
     for _ in range(3):
         ours.append((SHELL_TASKS + 1) / await ecumene.run([shapes.commands(SHELL_TASKS)]))
-        threads.append(await asyncio.to_thread(spawn.threads_rate, SHELL_TASKS, 8))
-        bare.append(await asyncio.to_thread(spawn.bare_posix_spawn_rate, SHELL_TASKS, 8))
+        threads.append(await asyncio.to_thread(spawn.threads_rate, SHELL_TASKS, 16))
+        bare.append(await asyncio.to_thread(spawn.bare_posix_spawn_rate, SHELL_TASKS, 16))
     best = max(statistics.median(threads), statistics.median(bare))
     value = statistics.median(ours)
     report.add(
@@ -211,7 +211,7 @@ def _memory_mode(job: Path) -> float:
 async def main(full: bool) -> None:
     """Print the table and write `benchmark.json`."""
     began = time.perf_counter()
-    print(f"slots per Operative: noop {SLOTS}, shell 4; load before: {LOAD_BEFORE}", flush=True)
+    print(f"slots per Operative: noop {SLOTS}, shell 16; load before: {LOAD_BEFORE}", flush=True)
     report = Report()
     raw_rates = await raw.rate(5000, 4)
     limit = statistics.median(raw_rates)
