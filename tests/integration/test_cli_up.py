@@ -27,7 +27,7 @@ tasks:
 
 @pytest.fixture
 def cli(tmp_path: Path) -> Cli:
-    return Cli(tmp_path, {"GBE_ACK_WAIT": "2"})
+    return Cli(tmp_path, {"GBE_ACK_WAIT": "2", "GBE_STOP_GRACE": "0.5"})
 
 
 @pytest.fixture
@@ -151,8 +151,8 @@ def test_a_taken_port_is_one_clear_line(cli: Cli, tmp_path: Path) -> None:
 
 def test_no_server_is_one_clear_line(cli: Cli) -> None:
     for command in (["jobs"], ["--nats", "nats://127.0.0.1:1", "jobs"], ["run", str(EXAMPLES / "diamond.yaml")]):
-        extra = {"GBE_NATS_URL": "nats://127.0.0.1:1"} if command[0] == "run" else {}
-        done = cli.run(*command, GBE_CONNECT_TIMEOUT="0.5", **extra)
+        url = "nats://127.0.0.1:1" if command[0] == "run" else ""
+        done = cli.run(*command, GBE_CONNECT_TIMEOUT="0.5", GBE_NATS_URL=url)
         assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1), done.stderr
 
 

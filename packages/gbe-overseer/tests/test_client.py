@@ -1,7 +1,7 @@
 """`JobClient` on a bus, with an Oracle that says what the test tells it to."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -13,7 +13,7 @@ from gbe_jobs_domain.outcomes import Failed
 from gbe_jobs_domain.payloads import JobRefused, JobSubmitted, ProgressKind
 from gbe_jobs_domain.states import JobState, TaskState
 from gbe_jobs_domain.streams import INBOX, QUEUE, Retention, streams
-from gbe_nexus import ConsumerSpec, PayloadDecoder, Transport, connect, encode_payload
+from gbe_nexus import ConsumerSpec, Message, PayloadDecoder, Transport, connect, encode_payload
 from gbe_overseer import CancelAnswer, JobClient
 from gbe_overseer import watching as watching_module
 from gbe_overseer.errors import EcumeneFull, NoEcumene, OtherDefinition, UnknownJob
@@ -37,7 +37,12 @@ async def cancel_heard(bus: Transport) -> asyncio.Event:
 
 async def oracle_joins(bus: Transport) -> None:
     """An Oracle that takes everything and does nothing."""
-    await bus.subscribe(ConsumerSpec(INBOX, subjects.ORACLE_CONSUMER), lambda messages: [m.ack() for m in messages][:0])
+
+    def take(messages: Sequence[Message]) -> None:
+        for message in messages:
+            message.ack()
+
+    await bus.subscribe(ConsumerSpec(INBOX, subjects.ORACLE_CONSUMER), take)
 
 
 async def test_submit_is_accepted_durably(client: JobClient, bus: Transport, job: Job) -> None:
