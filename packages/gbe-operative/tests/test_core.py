@@ -212,7 +212,7 @@ def test_missing_paths_name_the_reference(reference: str, says: str) -> None:
 
 
 def test_references_to_artifacts() -> None:
-    ref = Ref(ARTIFACT_STORE, f"{JOB}/x", 3, "0" * 64)
+    ref = Ref(ARTIFACT_STORE, f"{JOB}/x", 3, "0" * 64, "text/plain")
     own = f"store://{ARTIFACT_STORE}/{JOB}/y"
     task = queued(
         params={"static_ref": own, "plain_ref": "file.txt"},

@@ -736,10 +736,27 @@ async def test_artifacts_reach_params(hall: Hall) -> None:
         )
     )
     await hall.ends()
-    (execution,) = seen
+    execution = seen[0]
     assert execution.params["D"] == "deep"
+
+    async def stored_as(value: list[Any] | str) -> bytes:
+        """What a command would read of a value that was too large for a message."""
+        kept = await artifacts.put(f"{hall.job_id}/spilled", encode(value), media_type="application/json")
+        items = len(value) if isinstance(value, list) else None
+        spilled = Ref(ARTIFACT_STORE, kept.key, kept.size, kept.sha256, kept.media_type, items)
+        count = len(seen)
+        await hall.queue(hall.task(input_from={"x_ref": "up"}, inputs={"up": spilled}))
+        await hall.until(lambda: len(seen) > count)
+        read: bytes = await artifacts.read(seen[-1].refs["x_ref"].key, limit=100)
+        return read
+
     assert execution.refs["whole_ref"] == ref
     assert execution.refs["own_ref"] == ref
+    assert [await stored_as(["b", "a"]), await stored_as("plain"), await stored_as([1])] == [
+        b"b\na\n",
+        b"plain",
+        b"[1]",
+    ]
     text = execution.refs["text_ref"]
     assert execution.params["text_ref"] == text.uri
     assert await artifacts.read(text.key, limit=100) == b"b\na\n"

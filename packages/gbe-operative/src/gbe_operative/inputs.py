@@ -6,7 +6,19 @@ from gbe_jobs_domain.edges import ARTIFACT_STORE, Ref
 from gbe_jobs_domain.payloads import TaskQueued
 from gbe_jobs_domain.subjects import artifact_key
 from gbe_nexus import Artifact, ArtifactStore, IntegrityError, NotFound, PayloadTooLarge
-from gbe_operative.core.inputs import Fetch, InputError, Inputs, LookUp, Store, give, value_of, walk
+from gbe_operative.core.inputs import (
+    TEXT,
+    Fetch,
+    InputError,
+    Inputs,
+    LookUp,
+    Present,
+    Store,
+    content_of,
+    give,
+    value_of,
+    walk,
+)
 
 
 def ref_of(artifact: Artifact, items: int | None = None) -> Ref:
@@ -25,6 +37,12 @@ async def run_errands(inputs: Inputs, task: TaskQueued, artifacts: ArtifactStore
                         await _read(artifacts, ref, reference, limit), ref.media_type, reference
                     )
                 give(inputs, task.job_id, param, walk(fetched[ref.key], path, reference))
+            case Present(param, reference, ref):
+                value = await _plain_text(artifacts, ref, reference, limit)
+                if value is None:
+                    _refer(inputs, param, ref)
+                else:
+                    give(inputs, task.job_id, param, value)
             case LookUp(param, key):
                 artifact = await artifacts.info(key)
                 if artifact is None:
@@ -39,6 +57,21 @@ async def run_errands(inputs: Inputs, task: TaskQueued, artifacts: ArtifactStore
 def _refer(inputs: Inputs, param: str, ref: Ref) -> None:
     inputs.params[param] = ref.uri
     inputs.refs[param] = ref
+
+
+async def _plain_text(artifacts: ArtifactStore, ref: Ref, reference: str, limit: int) -> object | None:
+    """The string or the lines that the JSON artifact is; None where it is something else, or too large to open."""
+    if ref.size > limit:
+        return None
+    if ref.items is None:  # not known to be an array: its first byte tells whether it is a string
+        first = b""
+        async for chunk in artifacts.get(ref.key):
+            first = chunk.lstrip()[:1]
+            break
+        if first != b'"':
+            return None
+    value = value_of(await _read(artifacts, ref, reference, limit), ref.media_type, reference)
+    return value if content_of(value)[1] == TEXT else None
 
 
 async def _read(artifacts: ArtifactStore, ref: Ref, reference: str, limit: int) -> bytes:

@@ -5,8 +5,9 @@ What needs the artifact store is planned here and done by `gbe_operative.inputs`
 A reference is `task` or `task.path`: split at the first dot; the path's parts are keys or array indices. Strings go in
 raw, other values as compact JSON. A param whose name ends in `_ref` gets a reference (`store://bucket/key`): of an edge
 that is a reference, that; of a string that is a `store://` URI, that; of any other value, one to a copy that is stored
-first. What is stored of an array of strings is lines of text (what `stdin_ref` is used for most: `ls` into `sort`), of
-a string the string, of anything else JSON.
+first. What is stored of an array of lines is text (what `stdin_ref` is used for most: `ls` into `sort`), of a string
+itself, of anything else JSON. An inline value that became a reference on its way, for its size, is opened and stored
+like that too: what a command reads does not depend on how much it is.
 """
 
 from __future__ import annotations
@@ -59,7 +60,16 @@ class LookUp:
     key: str
 
 
-Errand = Fetch | Store | LookUp
+@dataclass(frozen=True, slots=True)
+class Present:
+    """The param gets a reference to the value in `ref`, as a command would like to read it."""
+
+    param: str
+    reference: str
+    ref: Ref
+
+
+Errand = Fetch | Store | LookUp | Present
 
 
 @dataclass(slots=True)
@@ -106,8 +116,11 @@ def _plan_references(task: TaskQueued, inputs: Inputs) -> None:
             if edge.store != ARTIFACT_STORE:
                 raise InputError(f"param {param!r}: {reference!r}: no artifact store {edge.store!r}")
             if param.endswith("_ref") and not path:
-                inputs.params[param] = edge.uri
-                inputs.refs[param] = edge
+                if edge.media_type == JSON:
+                    inputs.errands.append(Present(param, reference, edge))
+                else:
+                    inputs.params[param] = edge.uri
+                    inputs.refs[param] = edge
             else:
                 inputs.errands.append(Fetch(param, reference, edge, path))
             continue
@@ -165,7 +178,7 @@ def content_of(value: Any) -> tuple[bytes, str]:
     """What is stored of a value, and its media type."""
     if isinstance(value, str):
         return value.encode("utf-8", "replace"), TEXT
-    if isinstance(value, list) and value and all(isinstance(item, str) for item in value):
+    if isinstance(value, list) and value and all(isinstance(item, str) and "\n" not in item for item in value):
         return "".join(f"{item}\n" for item in value).encode("utf-8", "replace"), TEXT
     return _encode(value), JSON
 
@@ -178,7 +191,7 @@ def value_of(data: bytes, media_type: str, reference: str) -> Any:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise InputError(f"input {reference!r}: the artifact is not JSON: {error}") from error
     if media_type.startswith("text/"):
-        return data.decode("utf-8", "replace").splitlines()
+        return data.decode("utf-8", "replace").removesuffix("\n").split("\n") if data else []
     raise InputError(f"input {reference!r}: the artifact is {media_type}; only JSON and text can be opened")
 
 
