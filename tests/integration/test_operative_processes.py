@@ -84,7 +84,8 @@ class Site:
             said = await asyncio.wait_for(asyncio.to_thread(os.read, ready, 16), PATIENCE)
         finally:
             os.close(ready)
-        assert said, log.read_text()
+        # A task may have killed it before it came to say that it is ready.
+        assert said or await worker.process.wait() == -signal.SIGKILL, log.read_text()
         return worker
 
     async def close(self) -> None:
