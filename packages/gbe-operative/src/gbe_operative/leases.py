@@ -41,9 +41,10 @@ class Leases:
     happened: what arrives then may have been delivered long ago, and be somebody else's by now.
     """
 
-    def __init__(self, ack_wait: float, on_beat: Callable[[], None]) -> None:
+    def __init__(self, ack_wait: float, on_beat: Callable[[], None], on_stall: Callable[[], None]) -> None:
         self.ack_wait = ack_wait
         self._on_beat = on_beat
+        self._on_stall = on_stall
         self._held: set[Held] = set()
         self._last = clock()
 
@@ -72,6 +73,9 @@ class Leases:
 
     def beat(self) -> None:
         """Renew everything now."""
+        if self.stalled:
+            # A loop that wakes up serves its timers before its sockets: what waits there must not pass for fresh.
+            self._on_stall()
         self._last = clock()
         try:
             for held in self._held:

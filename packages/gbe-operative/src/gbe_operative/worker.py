@@ -119,7 +119,7 @@ class Worker(BusRole):
                 artifacts=artifacts,
                 notes=Notes(notes),
                 wishes=Wishes(journal),
-                leases=Leases(settings.ack_wait, self._on_beat),
+                leases=Leases(settings.ack_wait, self._on_beat, self._standing.doubt),
                 work_dirs=work_dirs,
                 metrics=self.metrics,
             )
