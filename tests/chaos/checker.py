@@ -64,7 +64,7 @@ def check(run: Run) -> Judgement:
     problems = judgement.problems
     problems += [Problem("wrong", job_id, "ran, but nobody submitted it") for job_id in by_job]
     problems += [Problem("wrong", "", f"not a line of evidence: {line!r}") for line in run.strange_lines]
-    problems += [Problem("wrong", "", f"dead letter: {letter}") for letter in run.dead_letters]
+    problems += _dead_letters(run)
     problems += [Problem("leftover", "", process) for process in run.leftovers]
     problems += [Problem("death", "", death) for death in run.deaths]
     problems += [
@@ -76,6 +76,23 @@ def check(run: Run) -> Judgement:
     figures["executions"] = len(run.executions)
     figures["notes left"] = run.notes
     return judgement
+
+
+def _dead_letters(run: Run) -> Iterator[Problem]:
+    """One for each task that kills its workers, and no other."""
+    poison = {
+        f"{task_id(job_id, index)}:queue": job_id
+        for job_id, job in run.jobs.items()
+        for index, task in enumerate(job.plan.tasks)
+        if task.poison
+    }
+    written = Counter(message_id for message_id, _ in run.dead_letters)
+    for message_id, text in run.dead_letters:
+        if message_id not in poison:
+            yield Problem("wrong", "", f"dead letter {message_id}: {text}")
+    for message_id, job_id in poison.items():
+        if not written[message_id]:
+            yield Problem("lost", job_id, "a task that kills its workers left no dead letter")
 
 
 def _orphans(run: Run) -> Iterator[Problem]:
@@ -146,6 +163,9 @@ class _JobChecker:
         failed = None if history.failed_task is None else self.tasks[self.index[history.failed_task]]
         if failed is None:
             yield "wrong", f"failed without a task: {history.error}"
+        elif failed.poison:
+            if not history.error.startswith("lost"):
+                yield "wrong", f"task {failed.name} kills its workers and is called {history.error!r}"
         elif failed.succeeds:
             if failed.on_lost is not OnLost.FAIL or not history.error.startswith("lost"):
                 yield "wrong", f"task {failed.name} failed, which succeeds: {history.error}"

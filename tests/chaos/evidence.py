@@ -92,7 +92,8 @@ class Run:
     histories: dict[str, JobSummary] = field(default_factory=dict)
     wire: dict[str, list[Wire]] = field(default_factory=lambda: defaultdict(list))
     """By job."""
-    dead_letters: list[str] = field(default_factory=list)
+    dead_letters: list[tuple[str, str]] = field(default_factory=list)
+    """Id of the message that nobody could deal with, and what was said of it."""
     incidents: list[Incident] = field(default_factory=list)
     leftovers: list[str] = field(default_factory=list)
     """Processes of tasks that still run at the end."""

@@ -11,10 +11,12 @@ from gbe_jobs_domain import streams, subjects
 from gbe_jobs_domain.payloads import JobSummary, TaskSummary
 from gbe_jobs_domain.records import JournalRecord
 from gbe_nexus import ConsumerSpec, Message, PayloadDecoder, Transport
+from gbe_nexus.deadletter import DeadLetter
 from tests.chaos.evidence import Event, Run, Wire
 
 _record = PayloadDecoder(JournalRecord)
 _summary = PayloadDecoder(JobSummary)
+_letter = PayloadDecoder(DeadLetter)
 TERMINAL = ("completed", "failed", "cancelled")
 
 
@@ -115,7 +117,8 @@ class Observer:
 
     def _on_dead_letters(self, messages: Sequence[Message]) -> None:
         for message in messages:
-            self._run.dead_letters.append(f"{message.subject}: {bytes(message.payload)[:400]!r}")
+            letter = _letter.decode(message.payload).data
+            self._run.dead_letters.append((letter.headers.get("Nats-Msg-Id", ""), f"{letter.subject}: {letter.reason}"))
 
     def _on_wire(self, subject: str, body: bytes) -> None:
         try:

@@ -11,6 +11,9 @@ from gbe_jobs_domain.payloads import OnLost, RetryPolicy
 from gbe_jobs_domain.streams import WORK_STREAMS
 
 TASK_TYPE = "shell"
+POISON_TYPE = "poison"
+"""Served by a worker of its own, which every task of this type kills."""
+POISON_BUDGET = 2
 JOB_TYPES = ("chaos-a", "chaos-b")
 LONG = 90.0
 """Seconds of a task that is to be cut short by a cancel or a failed sibling: longer than any recovery takes."""
@@ -25,7 +28,8 @@ _EVIDENCE = (
 
 @dataclass(frozen=True)
 class TaskPlan:
-    """One task. `fails`: so many attempts end with exit code 3 before one succeeds."""
+    """One task. `fails`: so many attempts end with exit code 3 before one succeeds. `pad`: bytes of data it passes on
+    beside its token. `poison`: it kills its worker."""
 
     name: str
     needs: tuple[str, ...] = ()
@@ -33,11 +37,13 @@ class TaskPlan:
     fails: int = 0
     max_retries: int = 0
     on_lost: OnLost = OnLost.RERUN
+    pad: int = 0
+    poison: bool = False
 
     @property
     def succeeds(self) -> bool:
         """Whether it does in the end, where it is left alone."""
-        return self.fails <= self.max_retries
+        return self.fails <= self.max_retries and not self.poison
 
     @property
     def token(self) -> str:
@@ -97,6 +103,8 @@ class Plan:
     oracles: int = 2
     operatives: int = 3
     cluster: bool = False
+    windows: tuple[int, ...] = (2048, 2048)
+    """Of each Oracle: how many tasks of a job it queues at once."""
 
 
 def make_plan(seed: int, length: float, jobs: int, *, cluster: bool = False, quiet: bool = False) -> Plan:
@@ -107,17 +115,22 @@ def make_plan(seed: int, length: float, jobs: int, *, cluster: bool = False, qui
     targets = [f"oracle-{n}" for n in range(oracles)] + [f"operative-{n}" for n in range(operatives)]
     targets.append("node" if cluster else "server")
     faults = () if quiet else _faults(random, targets, length)
-    return Plan(seed, length, made, faults, oracles, operatives, cluster)
+    windows = tuple(random.choice((2, 2048)) for _ in range(oracles))
+    return Plan(seed, length, made, faults, oracles, operatives, cluster, windows)
 
 
 def _definition(task: TaskPlan, evidence: str) -> TaskDefinition:
     inputs = ",".join(f"{name}=${{IN_{name}}}" for name in task.needs)
     failing = f'[ "$GBE_ATTEMPT" -gt {task.fails} ] || {{ ev fail -; exit 3; }}; ' if task.fails else ""
     sleep = f"sleep {task.seconds:.2f}; " if task.seconds else ""
-    command = f'{_EVIDENCE}ev start "{inputs or "-"}"; {sleep}{failing}ev end -; printf \'{{"token":"{task.token}"}}\''
+    if task.poison:
+        failing = 'kill -9 "$PPID"; sleep 30; '
+    pad = f"head -c {task.pad} /dev/zero | tr '\\0' x; " if task.pad else ""
+    result = f"""printf '{{"token":"{task.token}","pad":"'; {pad}printf '"}}'"""
+    command = f'{_EVIDENCE}ev start "{inputs or "-"}"; {sleep}{failing}ev end -; {result}'
     return TaskDefinition(
         task.name,
-        TASK_TYPE,
+        POISON_TYPE if task.poison else TASK_TYPE,
         depends_on=list(task.needs),
         input_from={f"IN_{name}": f"{name}.token" for name in task.needs},
         params={"command": command, "EVIDENCE": evidence},
@@ -141,11 +154,17 @@ _SHAPES = (
     ("cancel", 2),
     ("cancel-short", 1),
     ("cancel-first", 1),
+    ("heavy", 1),
 )
+_POISON_EVERY = 100
 
 
 def _job(random: Random, number: int, length: float) -> JobPlan:
     (shape,) = random.choices([name for name, _ in _SHAPES], [weight for _, weight in _SHAPES])
+    if number % _POISON_EVERY == _POISON_EVERY // 2:
+        # Early: to lose a worker as often as the budget allows takes several leases.
+        deadly = (_task(random, "a"), TaskPlan("poison", ("a",), poison=True), TaskPlan("never", ("poison",)))
+        return JobPlan(number, "poison", deadly, random.uniform(0.0, length / 2), frozenset({"failed"}))
     at = random.uniform(0.0, length)
     again = random.uniform(0.0, 8.0) if random.random() < 0.1 else None
     if shape == "fail-fast":
@@ -163,7 +182,15 @@ def _job(random: Random, number: int, length: float) -> JobPlan:
         once = _diamond(random) if random.random() < 0.5 else _chain(random)
         once = tuple(TaskPlan(task.name, task.needs, task.seconds, on_lost=OnLost.FAIL) for task in once)
         return JobPlan(number, shape, once, at, frozenset({"completed", "failed"}), again_after=again)
-    make = {"single": _single, "chain": _chain, "diamond": _diamond, "fan": _fan, "random": _random, "flaky": _flaky}
+    make = {
+        "single": _single,
+        "chain": _chain,
+        "diamond": _diamond,
+        "fan": _fan,
+        "random": _random,
+        "flaky": _flaky,
+        "heavy": _heavy,
+    }
     return JobPlan(number, shape, make[shape](random), at, again_after=again)
 
 
@@ -197,6 +224,12 @@ def _diamond(random: Random) -> tuple[TaskPlan, ...]:
 def _fan(random: Random) -> tuple[TaskPlan, ...]:
     names = tuple(f"f{n}" for n in range(random.randint(3, 10)))
     return (_task(random, "a"), *(_task(random, name, ("a",)) for name in names), _task(random, "z", names))
+
+
+def _heavy(random: Random) -> tuple[TaskPlan, ...]:
+    """More than one message holds, in parts of which some go by reference by themselves."""
+    parts = tuple(TaskPlan(f"h{n}", ("a",), pad=random.choice((100_000, 250_000, 400_000))) for n in range(5))
+    return (_task(random, "a"), *parts, _task(random, "z", tuple(part.name for part in parts)))
 
 
 def _random(random: Random) -> tuple[TaskPlan, ...]:

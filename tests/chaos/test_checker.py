@@ -190,7 +190,12 @@ def _backlog(run: Run) -> None:
 
 
 def _dead_letter(run: Run) -> None:
-    run.dead_letters.append("gbe._deadletter.tasks")
+    run.dead_letters.append(("task_1_0:queue", "lost"))
+
+
+def _no_dead_letter(run: Run) -> None:
+    plan = run.jobs[JOB].plan
+    run.jobs[JOB].plan = replace(plan, tasks=(plan.tasks[0], replace(plan.tasks[1], poison=True)))
 
 
 def _leftover(run: Run) -> None:
@@ -234,6 +239,7 @@ def _torn_line(run: Run) -> None:
         (_after_the_end, "leftover"),
         (_backlog, "stuck"),
         (_dead_letter, "wrong"),
+        (_no_dead_letter, "lost"),
         (_leftover, "leftover"),
         (_death, "death"),
         (_torn_line, "wrong"),

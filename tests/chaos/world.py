@@ -17,12 +17,13 @@ from gbe_nexus_nats.cluster import EmbeddedCluster
 from gbe_nexus_nats.server import EmbeddedServer
 from gbe_runtime.settings import PREFIX
 from tests.chaos.evidence import Incident, Run
-from tests.chaos.plan import TASK_TYPE, FaultPlan, Plan
+from tests.chaos.plan import POISON_BUDGET, POISON_TYPE, TASK_TYPE, FaultPlan, Plan
 from tests.chaos.processes import RoleProcess, uptime
 
 SLOTS = 8
 LEASE = 4.0
 PURGE_AFTER = 6.0
+POISONED = "operative-poisoned"
 BEAT = 0.1
 STALL = 0.8
 """Seconds without a turn after which the machine is called stalled: nobody else got one either."""
@@ -85,6 +86,8 @@ class World:
         await self._bus.start()
         oracles = [self._oracle(n) for n in range(self.plan.oracles)]
         operatives = [self._operative(n) for n in range(self.plan.operatives)]
+        if any(task.poison for job in self.plan.jobs for task in job.tasks):
+            operatives.append(self._poisoned())
         await asyncio.gather(*(role.start() for role in oracles))
         await asyncio.gather(*(role.start() for role in operatives))
         self._keep(self._watch_the_machine())
@@ -113,13 +116,24 @@ class World:
     # --- roles ----------------------------------------------------------------------------------------------
 
     def _oracle(self, number: int) -> RoleProcess:
-        return self._role(f"oracle-{number}", ["gbe_oracle"], {"GBE_PURGE_AFTER": str(PURGE_AFTER)})
+        # The least of memory, so that what was evicted is read again.
+        extra = {
+            "GBE_PURGE_AFTER": str(PURGE_AFTER),
+            "GBE_WINDOW": str(self.plan.windows[number]),
+            "GBE_CACHE_MIB": "1",
+        }
+        return self._role(f"oracle-{number}", ["gbe_oracle"], extra)
 
     def _operative(self, number: int) -> RoleProcess:
         # The budget is for tasks that kill their workers; here it is us who do, as often as chance has it.
         extra = {"GBE_ACK_WAIT": str(LEASE), "GBE_CRASH_BUDGET": "20"}
         argv = ["gbe_operative.command", "--handles", f"{TASK_TYPE}:{SLOTS}"]
         return self._role(f"operative-{number}", argv, extra)
+
+    def _poisoned(self) -> RoleProcess:
+        extra = {"GBE_ACK_WAIT": str(LEASE), "GBE_CRASH_BUDGET": str(POISON_BUDGET)}
+        argv = ["gbe_operative.command", "--handles", f"{POISON_TYPE}=shell:1"]
+        return self._role(POISONED, argv, extra)
 
     def _role(self, name: str, module: list[str], extra: dict[str, str]) -> RoleProcess:
         environment = {key: value for key, value in os.environ.items() if not key.startswith(PREFIX)}
@@ -146,7 +160,8 @@ class World:
 
     def _on_death(self, role: RoleProcess, code: int) -> None:
         self._note(role.name, "died", self.clock(), pid=role.pid, detail=f"exit code {code}")
-        self.run.deaths.append(f"{role.name} ended by itself with exit code {code}: {last_lines(role.log)}")
+        if role.name != POISONED:
+            self.run.deaths.append(f"{role.name} ended by itself with exit code {code}: {last_lines(role.log)}")
         if not self._over:
             role.start()
 
