@@ -246,6 +246,7 @@ def test_lines_are_stored_as_text() -> None:
         f"store://{ARTIFACT_STORE}/{JOB}x/k",
         "store://",
     ],
+    ids=["store", "job", "all", "up", "prefix", "nothing"],
 )
 def test_a_job_reaches_only_its_own_artifacts(uri: str) -> None:
     with pytest.raises(InputError):

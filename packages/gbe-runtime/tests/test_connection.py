@@ -147,6 +147,10 @@ async def test_a_file_left_by_a_dead_process_says_so(path: Path, monkeypatch: py
         await connect_bus(BusSettings(), name="me")
 
 
-@pytest.mark.parametrize(("pid", "alive"), [(os.getpid(), True), (1, True), (0, False), (-1, False), (2**40, False)])
+@pytest.mark.parametrize(
+    ("pid", "alive"),
+    [(os.getpid(), True), (1, True), (0, False), (-1, False), (2**40, False)],
+    ids=["own", "init", "none", "negative", "too large"],
+)
 def test_whether_its_process_lives(pid: int, alive: bool) -> None:
     assert ConnectionFile(url="x", pid=pid).alive is alive
