@@ -7,9 +7,9 @@ from typing import ClassVar
 
 import pytest
 
-from gbe_nexus import Stream, Transport
+from gbe_nexus import NotFound, Stream, Transport, Unavailable
 from gbe_nexus_memory import connect
-from gbe_runtime import BusRole, LifecyclePayload
+from gbe_runtime import BusRole, LifecyclePayload, bus_role
 from gbe_runtime.bus_role import release
 from gbe_runtime.lifecycle_payloads import ALL_LIFECYCLE, LIFECYCLE_DECODER
 
@@ -112,3 +112,41 @@ async def test_a_bus_that_was_handed_over_is_closed_even_without_a_start() -> No
     bus = await connect("memory://")
     await Worker(bus, close_transport=True).stop()
     assert not bus.connected
+
+
+class Election:
+    """Nobody answers the first times; then somebody does, or says what is wrong."""
+
+    def __init__(self, silent: int, error: Exception | None = None) -> None:
+        self.silent = silent
+        self.error = error
+        self.asked = 0
+
+    async def ask(self) -> str:
+        self.asked += 1
+        if self.asked <= self.silent:
+            raise Unavailable("no answer")
+        if self.error is not None:
+            raise self.error
+        return "leader"
+
+
+async def test_a_start_is_patient_with_an_election(bus: Transport, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bus_role, "PATIENCE_PAUSE", 0.001)
+    election = Election(3)
+    assert await Worker(bus).patiently(election.ask) == "leader"
+    assert election.asked == 4
+
+
+async def test_patience_ends(bus: Transport, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bus_role, "PATIENCE_PAUSE", 0.001)
+    with pytest.raises(Unavailable):
+        await Worker(bus).patiently(Election(10**9).ask, patience=0.02)
+
+
+async def test_patience_is_for_silence_only(bus: Transport, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bus_role, "PATIENCE_PAUSE", 0.001)
+    election = Election(1, NotFound("no such stream"))
+    with pytest.raises(NotFound):
+        await Worker(bus).patiently(election.ask)
+    assert election.asked == 2

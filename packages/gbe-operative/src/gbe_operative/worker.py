@@ -83,7 +83,7 @@ class Worker(BusRole):
 
     async def _start(self) -> None:
         try:
-            await self._open()
+            await self.patiently(self._open)
         except NotFound:
             # The Oracle makes the streams, with the site's settings; it may come later.
             self.degrade("the streams are not there yet: no Oracle has been here")

@@ -99,10 +99,10 @@ class BusOracle(BusRole, Oracle):
             work_bytes=settings.work_stream_mib << 20, history_age=settings.history_days * streams.DAY
         )
         for spec in streams.streams(retention):
-            await self.transport.ensure_stream(spec)
+            await self.patiently(lambda spec=spec: self.transport.ensure_stream(spec))  # type: ignore[misc]
         journal = await self.transport.journal(streams.JOURNAL)
         history = await self.transport.journal(streams.HISTORY)
-        artifacts = await self.transport.artifact_store(ARTIFACT_STORE)
+        artifacts = await self.patiently(lambda: self.transport.artifact_store(ARTIFACT_STORE))
         loader = Loader(journal, history, artifacts)
         max_payload = self.transport.max_payload
         self._engine = engine = Engine(
@@ -117,16 +117,14 @@ class BusOracle(BusRole, Oracle):
             cache_bytes=settings.cache_mib << 20,
         )
         self._housekeeping = Housekeeping(self.transport, engine, journal, history, purge_after=settings.purge_after)
-        self._subscription = await self.transport.subscribe(
-            ConsumerSpec(
-                streams.INBOX,
-                subjects.ORACLE_CONSUMER,
-                ack_wait=settings.ack_wait,
-                pinned=True,
-                pin_timeout=settings.pin_timeout,
-            ),
-            engine.on_messages,
+        inbox_spec = ConsumerSpec(
+            streams.INBOX,
+            subjects.ORACLE_CONSUMER,
+            ack_wait=settings.ack_wait,
+            pinned=True,
+            pin_timeout=settings.pin_timeout,
         )
+        self._subscription = await self.patiently(lambda: self.transport.subscribe(inbox_spec, engine.on_messages))
         self.spawn(self._renew(self._subscription.ack_wait / 3), "renew what is held")
         self.spawn(self._tick_for_ever(), "tick")
 

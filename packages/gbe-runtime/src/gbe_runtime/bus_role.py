@@ -6,16 +6,23 @@ import asyncio
 import functools
 import logging
 import os
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
-from gbe_nexus import NexusError, Transport, encode_payload, now_ms
+from gbe_nexus import NexusError, Transport, Unavailable, encode_payload, now_ms
 from gbe_runtime.errors import describe
 from gbe_runtime.identity import host_name, new_identity
 from gbe_runtime.lifecycle import Role
 from gbe_runtime.lifecycle_payloads import LifecycleKind, LifecyclePayload, lifecycle_subject
 
+T = TypeVar("T")
+
 log = logging.getLogger(__name__)
 
 HEARTBEAT_INTERVAL = 5.0
+START_PATIENCE = 30.0
+"""Seconds for which a start asks again where nobody answers: longer than an election takes."""
+PATIENCE_PAUSE = 0.5
 ANNOUNCE_TIMEOUT = 2.0
 """Seconds a start or stop waits at most for its announcement to be stored."""
 
@@ -56,6 +63,23 @@ class BusRole(Role):
         log.warning("%s is degraded: %s", self.name, reason)
         if self.__announced and not self.ending:
             self.spawn(self.__announce("degraded", reason), "announce degraded")
+
+    async def patiently(self, action: Callable[[], Awaitable[T]], patience: float = START_PATIENCE) -> T:
+        """Do what a start needs of the bus, again and again while nobody answers.
+
+        A stream of a cluster has no leader for a while after a member died: no reason for a role to end that is
+        started in that moment. Raises `Unavailable` when `patience` seconds are over, any other error at once.
+        """
+        loop = asyncio.get_running_loop()
+        until = loop.time() + patience
+        while True:
+            try:
+                return await action()
+            except Unavailable as error:
+                if loop.time() >= until:
+                    raise
+                log.warning("%s can't start yet: %s", self.name, error)
+                await asyncio.sleep(PATIENCE_PAUSE)
 
     def lifecycle_payload(self, reason: str | None = None) -> LifecyclePayload:
         """What this role would say of itself now."""
