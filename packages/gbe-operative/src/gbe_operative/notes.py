@@ -13,6 +13,11 @@ from gbe_nexus import Conflict, NexusError, StateStore
 
 log = logging.getLogger(__name__)
 
+LIFE = 30 * 86_400.0
+"""Seconds a note lives after it was last written. Longer than any back-off: only for those that nobody takes away. A
+worker may die between its report and that; and nats-server (2.15), killed within minutes of a removal, comes back with
+the note as it was one writing before."""
+
 TRIES = 3
 PAUSE = 0.2
 
@@ -49,9 +54,9 @@ class Notes:
         value = encode(note)
         try:
             if before.revision:
-                revision = await self._store.swap(task_id, value, before.revision)
+                revision = await self._store.swap(task_id, value, before.revision, ttl=LIFE)
             else:
-                revision = await self._store.create(task_id, value)
+                revision = await self._store.create(task_id, value, ttl=LIFE)
         except Conflict:
             # A write whose answer got lost and that was repeated meets itself.
             entry = await self._store.get(task_id)
