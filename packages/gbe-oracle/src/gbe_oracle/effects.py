@@ -9,7 +9,7 @@ from msgspec import Raw, json, structs
 from gbe_jobs_domain import subjects
 from gbe_jobs_domain.edges import ARTIFACT_STORE, Inline, Ref
 from gbe_jobs_domain.ids import task_id
-from gbe_jobs_domain.outcomes import Failed, FailureKind
+from gbe_jobs_domain.outcomes import Completed, Failed, FailureKind
 from gbe_jobs_domain.payloads import (
     ControlKind,
     JobCancelRequested,
@@ -29,10 +29,13 @@ CHUNK = 8 << 20
 """Bytes written to the bus before its answers are awaited."""
 EDGES_KEPT = 16
 """Edges per job kept opened, for dependents that are dispatched one after the other."""
+STDERR_KEPT = 16_384
+"""Characters of an inner task's stderr in a report to a parent that would be too large."""
 _HEADROOM = 512  # headers and protocol around a payload
 _REF_SIZE = 400  # no gain in replacing an input smaller than a reference
 
 _dispatch = PayloadDecoder(TaskDispatch)
+_report = PayloadDecoder(TaskEnded)
 _edge = json.Decoder(Inline | Ref)
 _encode = json.Encoder().encode
 _NO_INPUTS: dict[str, Raw] = {}
@@ -48,6 +51,7 @@ class Effects:
         self._artifacts = artifacts
         self._identity = identity
         self._max_payload = max_payload
+        self._large = max_payload // 2
 
     def build(self, entry: Entry, outgoing: list[Outgoing]) -> int | None:
         """Append the record's effects that are still wanted; returns their bytes.
@@ -56,11 +60,12 @@ class Effects:
         """
         return self._build(entry, outgoing, {})
 
-    async def build_reading(self, entry: Entry, outgoing: list[Outgoing]) -> int:
-        """The same, reading from the journal what is missing."""
+    async def build_reading(self, entry: Entry, outgoing: list[Outgoing]) -> int | None:
+        """The same, reading from the journal what is missing; None where the journal was purged meanwhile."""
         job = entry.job
-        missing: dict[int, OutcomeRecord] = {}
+        found: dict[int, OutcomeRecord] = {}
         if job is not None:
+            begin = len(outgoing)
             needed = {
                 index
                 for dispatched in entry.record.dispatch
@@ -69,15 +74,41 @@ class Effects:
             }
             if entry.record.final is not None and job.spec.parent is not None:
                 needed = {index for index in range(len(job.graph)) if job.applied_at[index]}
-            for seq in sorted({job.applied_at[index] for index in needed if index not in entry.slot.outcomes} - {0}):
-                for outcome in (await self._loader.record(seq)).outcomes:
+            # Also what is in memory now: it may be evicted while the rest is read.
+            found = {index: entry.slot.outcomes[index] for index in needed if index in entry.slot.outcomes}
+            for seq in sorted({job.applied_at[index] for index in needed if index not in found} - {0}):
+                record = await self._loader.record(seq)
+                if record is None:
+                    return None
+                for outcome in record.outcomes:
                     if outcome.index in needed:
-                        missing[outcome.index] = outcome
-        size = self._build(entry, outgoing, missing)
+                        found[outcome.index] = outcome
+        size = self._build(entry, outgoing, found, slowly=True)
         assert size is not None, "everything needed was read"
+        if job is not None and job.spec.parent is not None:
+            for place in range(begin, len(outgoing)):
+                if outgoing[place].subject.endswith(".terminal") and len(outgoing[place].payload) > self._large:
+                    outgoing[place] = await self._spill_report(outgoing[place])
         return size
 
-    def _build(self, entry: Entry, outgoing: list[Outgoing], read: Mapping[int, OutcomeRecord]) -> int | None:
+    async def _spill_report(self, message: Outgoing) -> Outgoing:
+        """A report for a parent with its data by reference, and of long texts the end."""
+        payload = _report.decode(message.payload)
+        report = payload.data
+        outcome = report.outcome
+        if isinstance(outcome, Completed) and isinstance(outcome.data, Inline):
+            key = subjects.artifact_key(report.job_id, "children", report.task_id, "results.json")
+            stored = await self._artifacts.put(key, bytes(outcome.data.value), media_type="application/json")
+            ref = Ref(ARTIFACT_STORE, key, stored.size, stored.sha256, stored.media_type)
+            outcome = structs.replace(outcome, data=ref)
+        elif isinstance(outcome, Failed):
+            outcome = structs.replace(outcome, stderr=outcome.stderr[-STDERR_KEPT:])
+        body = _encode(structs.replace(payload, data=structs.replace(report, outcome=outcome)))
+        return Outgoing(message.subject, body, message.msg_id)
+
+    def _build(
+        self, entry: Entry, outgoing: list[Outgoing], read: Mapping[int, OutcomeRecord], *, slowly: bool = False
+    ) -> int | None:
         job, record, slot = entry.job, entry.record, entry.slot
         if job is None:
             return 0
@@ -85,7 +116,9 @@ class Effects:
         size = 0
         job_id, job_type = slot.job_id, slot.job_type
         ts = now_ms()
-        if record.created is not None:
+        # Before the end comes the beginning: its writer may have died before that was out, and the submit, which would
+        # heal it, may come back when the job is over.
+        if record.created is not None or (record.final is not None and slot.created_at_seq not in slot.settled):
             event_id = f"{job_id}:created"
             body = encode_payload(event_id, messages.created_event(job), job.spec.created_at)
             outgoing.append(Outgoing(subjects.job_event(job_type, "created"), body, event_id))
@@ -121,8 +154,14 @@ class Effects:
                     del outgoing[begin:]
                     return None
                 outcome = messages.parent_outcome(job, record.final, outcomes)
-                report = messages.parent_report(job.spec, record.final, self._identity, outcome)
-                outgoing.append(_terminal(report))
+                report = messages.parent_report(
+                    job.spec.parent, self._identity, job.spec.created_at, record.final.at, outcome
+                )
+                message = _terminal(report)
+                if len(message.payload) > self._large and not slowly:
+                    del outgoing[begin:]
+                    return None
+                outgoing.append(message)
         return size
 
     def _inputs(self, slot: Slot, job: Job, index: int, read: Mapping[int, OutcomeRecord]) -> dict[str, Raw] | None:
@@ -179,20 +218,7 @@ class Effects:
     def refused_child(self, parent: Parent, reason: str, at: int) -> Outgoing:
         """The end of a task whose child job was refused."""
         outcome = Failed(f"the inner job was refused: {reason}", FailureKind.REJECTED)
-        return _terminal(
-            TaskEnded(
-                parent.task_id,
-                parent.job_id,
-                parent.job_type,
-                parent.task_name,
-                parent.task_type,
-                parent.attempt,
-                self._identity,
-                at,
-                at,
-                outcome,
-            )
-        )
+        return _terminal(messages.parent_report(parent, self._identity, at, at, outcome))
 
 
 def _terminal(report: TaskEnded) -> Outgoing:

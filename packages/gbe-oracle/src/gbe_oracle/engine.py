@@ -12,7 +12,7 @@ import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from gbe_jobs_domain import subjects
 from gbe_jobs_domain.ids import task_index
@@ -46,7 +46,16 @@ from gbe_oracle.core.events import (
 )
 from gbe_oracle.core.job import DEFAULT_WINDOW, Job
 from gbe_oracle.effects import Effects
-from gbe_oracle.loading import FinishedJob, InvalidDefinition, LoadedJob, Loader, NewerJournal, TombstonedJob
+from gbe_oracle.loading import (
+    FinishedJob,
+    InvalidDefinition,
+    JobFound,
+    LoadedJob,
+    Loader,
+    NewerJournal,
+    TombstonedJob,
+    UnreadableJournal,
+)
 from gbe_oracle.slots import Acknowledgeable, Commit, Entry, Item, OutcomeCache, Recent, Slot
 from gbe_oracle.summaries import Summaries
 
@@ -57,8 +66,11 @@ VERSION_WAIT = 60.0
 VERSION_TRIES = 10
 RETRY_DELAY = 0.5
 """Seconds between tries at something that the bus does not take at the moment."""
+TRUST = 1.0
+"""Seconds for which "it is not in the history" holds; well below the time a journal outlives its history."""
 _ITEM_OVERHEAD = 160  # a record's bytes for one outcome, beside the outcome
 
+T = TypeVar("T")
 Spawn = Callable[[Coroutine[Any, Any, None]], object]
 
 
@@ -77,6 +89,7 @@ class Engine:
         spawn: Spawn,
         window: int = DEFAULT_WINDOW,
         cache_bytes: int = 64 << 20,
+        trust: float = TRUST,
     ) -> None:
         self._transport = transport
         self._journal = journal
@@ -86,6 +99,7 @@ class Engine:
         self._identity = identity
         self._spawn = spawn
         self._window = window
+        self._trust = trust
         self._cache = OutcomeCache(cache_bytes)
         self._slots: dict[str, Slot] = {}
         self._recent = Recent()
@@ -139,6 +153,20 @@ class Engine:
             if slot.job is not None and slot.job.spec.deadline_at and not slot.job.decided
         ]
 
+    def quiet(self) -> dict[str, Slot]:
+        """The journals of the jobs held for which nothing is under way here."""
+        return {
+            slot.subject: slot
+            for slot in self._slots.values()
+            if not (slot.busy or slot.inbox or slot.inflight) and slot.job is not None
+        }
+
+    def let_go(self, slots: Iterable[Slot]) -> None:
+        """Forget those of these jobs for which still nothing is under way; their journals answer if anybody asks."""
+        for slot in slots:
+            if not (slot.busy or slot.inbox or slot.inflight):
+                self._forget(slot)
+
     # --- taking events -----------------------------------------------------------------------------
 
     def on_messages(self, messages: Sequence[Message]) -> None:
@@ -173,6 +201,15 @@ class Engine:
                 self._about_finished(job_type, job_id, item, known)
                 return
             slot = self._slots[job_id] = Slot(job_type, job_id)
+        elif slot.job_type != job_type:
+            # Somebody is wrong about the job's type. Nobody's messages are to be looked up under another's.
+            if slot.job is not None and isinstance(item.event, Submitted):
+                self._refuse(item.event, item, "its id belongs to a job of another type")
+                return
+            key = f"{job_type}.{job_id}"
+            slot = self._slots.get(key)
+            if slot is None:
+                slot = self._slots[key] = Slot(job_type, job_id, key)
         slot.inbox.append(item)
         if not slot.dirty:
             slot.dirty = True
@@ -195,7 +232,11 @@ class Engine:
                 continue
             if slot.job is not None:
                 self._decide(slot, commit)
-            elif isinstance(slot.inbox[0].event, Submitted) and slot.inbox[0].deliveries == 1:
+            elif (
+                isinstance(slot.inbox[0].event, Submitted)
+                and slot.inbox[0].deliveries == 1
+                and self.refusing is None  # else only what is new is refused
+            ):
                 slot.busy = True
                 fresh.append(slot)
             else:
@@ -234,7 +275,12 @@ class Engine:
         applied: list[Item] = []
         early: list[Item] = []
         for item, verdict in zip(deciding, decision.verdicts, strict=True):
-            if verdict is Verdict.APPLIED:
+            if verdict is Verdict.APPLIED or (
+                # Known from this very batch: it waits for the same record.
+                verdict is Verdict.KNOWN
+                and decision.record is not None
+                and not (isinstance(item.event, Reported) and job.applied_at[item.event.index])
+            ):
                 applied.append(item)
             elif verdict is Verdict.EARLY:
                 early.append(item)
@@ -266,7 +312,8 @@ class Engine:
 
     # --- (1) the record ----------------------------------------------------------------------------
 
-    def _append(self, commit: Commit) -> None:
+    def _append(self, commit: Commit, looked_at: float | None = None) -> None:
+        """`looked_at`: the loop time of the look at the history that these first records rely on."""
         self._commits.add(commit)
         records = [
             Append(
@@ -276,12 +323,16 @@ class Engine:
             )
             for entry in commit.entries
         ]
-        self._journal.append_many(records).then(partial(self._appended, commit))
+        self._journal.append_many(records).then(partial(self._appended, commit, looked_at))
 
-    def _appended(self, commit: Commit, results: list[int | NexusError]) -> None:
+    def _appended(self, commit: Commit, looked_at: float | None, results: list[int | NexusError]) -> None:
         stored: list[Entry] = []
+        late = looked_at is not None and asyncio.get_running_loop().time() - looked_at > self._trust
         for entry, result in zip(commit.entries, results, strict=True):
-            if isinstance(result, int):
+            if isinstance(result, int) and late:
+                # Meanwhile the job may have been run to its end and its journal purged. If not, its submit heals it.
+                self._reload(entry)
+            elif isinstance(result, int):
                 self._stored(entry, result)
                 stored.append(entry)
             else:
@@ -313,20 +364,40 @@ class Engine:
     def _not_stored(self, entry: Entry, error: NexusError) -> None:
         """Somebody else was first, or nobody knows: the state is void, the journal decides."""
         slot = entry.slot
-        slot.job = None
-        self._cache.forget(slot)
         if isinstance(error, PayloadTooLarge) and entry.record.created is not None:
+            others: list[Item] = []
             for item in entry.applied:
                 if isinstance(item.event, Submitted):
                     self._refuse(item.event, item, f"its first journal record does not fit into one message: {error}")
+                else:
+                    others.append(item)
+            slot.job = None
+            slot.inbox.extendleft(reversed(others))
             self._drop(slot)
             return
-        slot.inbox.extendleft(reversed(entry.applied))
-        if isinstance(error, Refused):
+        if isinstance(error, PayloadTooLarge):
+            self._shrink(entry.applied, error)
+        elif isinstance(error, Refused):
             log.error("job %s: the journal refuses a record: %s", slot.job_id, error)
         self.counters["conflicts"] += 1
+        self._reload(entry, 0.0 if isinstance(error, Conflict | PayloadTooLarge) else RETRY_DELAY)
+
+    def _reload(self, entry: Entry, delay: float = 0.0) -> None:
+        slot = entry.slot
+        slot.job = None
+        self._cache.forget(slot)
+        slot.inbox.extendleft(reversed(entry.applied))
         slot.busy = True
-        self._spawn(self._load(slot, 0.0 if isinstance(error, Conflict) else RETRY_DELAY))
+        self._spawn(self._load(slot, delay))
+
+    def _shrink(self, items: list[Item], error: PayloadTooLarge) -> None:
+        """Outcomes as large as messages can be do not fit into a record: the largest one fails its task instead."""
+        reports = [item for item in items if isinstance(item.event, Reported)]
+        if reports:
+            largest = max(reports, key=lambda item: item.size)
+            assert isinstance(largest.event, Reported)
+            largest.event = inbox.oversized(largest.event, error.size, error.limit)
+            largest.size = _ITEM_OVERHEAD
 
     # --- (2) its effects ---------------------------------------------------------------------------
 
@@ -361,9 +432,13 @@ class Engine:
         """Effects that need reading first, or are too large to be written at once."""
         if outgoing is None:
             outgoing = []
-            for entry in commit.entries:
-                await self._retrying(lambda entry=entry: self._effects.build_reading(entry, outgoing))  # type: ignore[misc]
-                self._notice_child(entry)
+            for entry in list(commit.entries):
+                size = await self._retrying(partial(self._effects.build_reading, entry, outgoing))
+                if size is None:
+                    commit.entries.remove(entry)
+                    self._purged(entry.slot, entry.seq)
+                else:
+                    self._notice_child(entry)
         commit.outgoing = outgoing
         results: list[PubAck | NexusError] = []
         for chunk in self._effects.chunks(outgoing):
@@ -402,9 +477,21 @@ class Engine:
         for entry in commit.entries:
             index = task_index(entry.slot.job_id, task)
             if index is not None:
-                text = f"the task could not be queued: {error}"
-                self._take(entry.slot.job_type, entry.slot.job_id, Item(DispatchRefused(index, text), _Nobody(), 256))
+                text = inbox.shortened(f"the task could not be queued: {error}")
+                waiter = self._joint(entry)
+                self._take(entry.slot.job_type, entry.slot.job_id, Item(DispatchRefused(index, text), waiter, 256, 2))
                 return
+
+    def _joint(self, entry: Entry) -> Acknowledgeable:
+        """One more thing that whoever waits for this record waits for."""
+        waiting = entry.slot.inflight[entry.seq]
+        if len(waiting) == 1 and isinstance(waiting[0], _Joint):
+            joint = waiting[0]
+        else:
+            joint = _Joint(waiting)
+            entry.slot.inflight[entry.seq] = [joint]
+        joint.missing += 1
+        return joint
 
     def _notice_child(self, entry: Entry) -> None:
         """A child's first record tells its parent, whose cancel must be able to find it."""
@@ -415,13 +502,8 @@ class Engine:
         index = task_index(parent.job_id, parent.task_id)
         if index is None:
             return
-        waiter = _Joint(entry.slot.inflight[entry.seq])
-        entry.slot.inflight[entry.seq] = [waiter]
-        self._take(
-            parent.job_type,
-            parent.job_id,
-            Item(ChildStarted(index, created.job_type, created.job_id), waiter.part(), _ITEM_OVERHEAD, 2),
-        )
+        event = ChildStarted(index, created.job_type, created.job_id)
+        self._take(parent.job_type, parent.job_id, Item(event, self._joint(entry), _ITEM_OVERHEAD, 2))
 
     # --- (3) the acknowledgements ------------------------------------------------------------------
 
@@ -434,10 +516,15 @@ class Engine:
                 slot.ending = entry
             else:
                 slot.settled.add(entry.seq)
-                for message in slot.inflight.pop(entry.seq, ()):
-                    message.ack()
+                waiting = slot.inflight.pop(entry.seq, ())
+                if slot.final_seq and waiting and slot.job is not None:
+                    # Nobody else may be waiting for the final record (a deadline's, a refused dispatch's).
+                    self._await_effects(slot, slot.job, slot.final_seq, waiting)
+                else:
+                    for message in waiting:
+                        message.ack()
                 if slot.job is None and not slot.busy and not slot.inbox:
-                    self._slots.pop(slot.job_id, None)  # a tombstone: nothing to hold
+                    self._forget(slot)  # a tombstone: nothing to hold
             # The history comes last: when only the final record itself is left to be acknowledged.
             if slot.ending is not None and len(slot.inflight) == 1:
                 ending.append(slot.ending)
@@ -479,7 +566,7 @@ class Engine:
 
         async def write() -> None:
             message = await self._summaries.build_reading(entry)
-            for result in await self._transport.publish_many([message]):
+            for result in await self._transport.publish_many([message] if message is not None else []):
                 if isinstance(result, NexusError):
                     raise result
 
@@ -496,8 +583,6 @@ class Engine:
         for message in slot.inflight.pop(entry.seq, ()):
             message.ack()
         self.counters[f"jobs_{job.state.value}"] += 1
-        self.purgeable.append((asyncio.get_running_loop().time(), slot.subject))
-        self._cache.forget(slot)
         self._release(slot, job.spec.definition_sha256)
 
     # --- what needs no new record ------------------------------------------------------------------
@@ -516,24 +601,27 @@ class Engine:
         elif isinstance(event, ChildStarted):
             self._spawn(self._cancel_child(event, item.message))
             return
+        self._await_effects(slot, job, seq, [item.message])
+
+    def _await_effects(self, slot: Slot, job: Job, seq: int, waiting: Sequence[Acknowledgeable]) -> None:
+        """Acknowledge when the effects of the record at `seq` are out; whether its writer lived to that or not."""
         if seq in slot.settled:
-            item.message.ack()
+            for message in waiting:
+                message.ack()
         elif seq in slot.inflight:
-            slot.inflight[seq].append(item.message)
+            slot.inflight[seq].extend(waiting)
         else:
-            slot.inflight[seq] = [item.message]
+            slot.inflight[seq] = list(waiting)
             self._spawn(self._heal(slot, job, seq))
 
     async def _heal(self, slot: Slot, job: Job, seq: int) -> None:
         """Issue the effects of exactly the record at `seq` again: its writer may have died before it could."""
         self.counters["healed"] += 1
-        found: list[JournalRecord] = []
-
-        async def read() -> None:
-            found[:] = [await self._loader.record(seq)]
-
-        await self._retrying(read)
-        entry = Entry(slot, job, found[0], 0, [])
+        record = await self._retrying(lambda: self._loader.record(seq))
+        if record is None:
+            self._purged(slot, seq)
+            return
+        entry = Entry(slot, job, record, 0, [])
         entry.seq = seq
         commit = Commit()
         commit.entries = [entry]
@@ -541,11 +629,17 @@ class Engine:
         self._issue(commit)
         self.cycle()
 
+    def _purged(self, slot: Slot, seq: int) -> None:
+        """The record is gone: another Oracle has written the job's history, so everything that followed is out."""
+        for message in slot.inflight.pop(seq, ()):
+            message.ack()
+        if self._slots.get(slot.key) is slot and not slot.busy:
+            slot.busy = True
+            self._spawn(self._load(slot))
+        self.cycle()
+
     async def _cancel_child(self, child: ChildStarted, waiter: Acknowledgeable) -> None:
-        self._waiting.add(waiter)
-        await self._send([self._cancel_message(child.job_type, child.job_id, "the job it belongs to is over")])
-        self._waiting.discard(waiter)
-        waiter.ack()
+        await self._send([self._cancel_message(child.job_type, child.job_id, "the job it belongs to is over")], waiter)
 
     def _cancel_message(self, job_type: str, job_id: str, reason: str) -> Outgoing:
         event_id = f"{job_id}:cancel"
@@ -557,14 +651,7 @@ class Engine:
         if event.sha256 != job.spec.definition_sha256 or event.submit.job_type != slot.job_type:
             self._refuse(event, item, "its id belongs to a job with another definition")
             return
-        seq = slot.created_at_seq
-        if seq in slot.settled:
-            item.message.ack()
-        elif seq in slot.inflight:
-            slot.inflight[seq].append(item.message)
-        else:
-            slot.inflight[seq] = [item.message]
-            self._spawn(self._heal(slot, job, seq))
+        self._await_effects(slot, job, slot.created_at_seq, [item.message])
 
     def _about_finished(self, job_type: str, job_id: str, item: Item, sha256: str) -> None:
         """An event of a job whose history is written: everything that follows from it is out."""
@@ -588,6 +675,7 @@ class Engine:
         async def read() -> None:
             found.update(await self._loader.finished(list(by_subject)))
 
+        looked_at = asyncio.get_running_loop().time()
         await self._retrying(read)
         commit = Commit()
         for subject, slot in by_subject.items():
@@ -599,7 +687,7 @@ class Engine:
             assert isinstance(item.event, Submitted)
             await self._create(slot, item, item.event, commit, expected=0)
         if commit.entries:
-            self._append(commit)
+            self._append(commit, looked_at)
         self.cycle()
 
     async def _create(
@@ -627,6 +715,8 @@ class Engine:
         )
         self._waiting.add(item.message)
         try:
+            if problem := inbox.reuse_problem(spec.reuse):
+                raise InvalidDefinition(problem)
             outline = await self._loader.outline(spec)
         except InvalidDefinition as error:
             self._refuse(event, item, str(error))
@@ -651,19 +741,23 @@ class Engine:
 
     def _drop(self, slot: Slot) -> None:
         """Nothing of the job is held any more; what still waits is looked at anew."""
-        slot.busy = False
-        if self._slots.get(slot.job_id) is slot:
-            del self._slots[slot.job_id]
+        self._forget(slot)
         waiting = list(slot.inbox)
         slot.inbox.clear()
         for item in waiting:
             self._take(slot.job_type, slot.job_id, item)
 
-    def _release(self, slot: Slot, sha256: str) -> None:
-        self._recent.add(slot.job_id, sha256)
+    def _forget(self, slot: Slot) -> None:
         slot.busy = False
-        if self._slots.get(slot.job_id) is slot:
-            del self._slots[slot.job_id]
+        self._cache.forget(slot)
+        if self._slots.get(slot.key) is slot:
+            del self._slots[slot.key]
+
+    def _release(self, slot: Slot, sha256: str) -> None:
+        """The job's history is written: what is left of its journal may go."""
+        self._recent.add(slot.job_id, sha256)
+        self.purgeable.append((asyncio.get_running_loop().time(), slot.subject))
+        self._forget(slot)
         for item in slot.inbox:
             self._about_finished(slot.job_type, slot.job_id, item, sha256)
         slot.inbox.clear()
@@ -672,13 +766,10 @@ class Engine:
         """Bring the slot to what the journal's leader says, then go on with what waits."""
         if delay:
             await asyncio.sleep(delay)
-        found: list[LoadedJob | TombstonedJob | FinishedJob | NewerJournal | None] = []
-
-        async def read() -> None:
-            found[:] = [await self._loader.load(slot.job_type, slot.job_id, self._window)]
-
-        await self._retrying(read)
-        state = found[0]
+        looked_at = asyncio.get_running_loop().time()
+        state: JobFound | None = await self._retrying(
+            lambda: self._loader.load(slot.job_type, slot.job_id, self._window)
+        )
         if isinstance(state, LoadedJob):
             slot.job = state.job
             slot.created_at_seq = state.created_at_seq
@@ -692,11 +783,13 @@ class Engine:
                 item.message.nak(VERSION_WAIT)
             slot.inbox.clear()
             self._drop(slot)
+        elif isinstance(state, UnreadableJournal):
+            self._unreadable(slot, state.reason)
         else:
-            await self._begin(slot, state)
+            await self._begin(slot, state, looked_at)
         self.cycle()
 
-    async def _begin(self, slot: Slot, tombstone: TombstonedJob | None) -> None:
+    async def _begin(self, slot: Slot, tombstone: TombstonedJob | None, looked_at: float) -> None:
         """The journal knows no such job (or only that it was cancelled before it came)."""
         commit = Commit()
         expected = 0 if tombstone is None else tombstone.seq
@@ -722,7 +815,19 @@ class Engine:
                     item.message.ack()
                 self._drop(slot)
         if commit.entries:
-            self._append(commit)
+            self._append(commit, looked_at)
+
+    def _unreadable(self, slot: Slot, reason: str) -> None:
+        """Nobody can go on with this job for now: another version may, or a person who mends what is missing."""
+        self.counters["unreadable"] += 1
+        log.error("job %s can't be read from its journal: %s", slot.job_id, reason)
+        for item in slot.inbox:
+            if isinstance(item.message, Message) and item.deliveries > VERSION_TRIES:
+                self._dead_letter(item.message, f"the job's journal can't be read: {reason}")
+            else:
+                item.message.nak(VERSION_WAIT)
+        slot.inbox.clear()
+        self._drop(slot)
 
     # --- refusing ----------------------------------------------------------------------------------
 
@@ -733,16 +838,13 @@ class Engine:
     async def _refused(self, event: Submitted, waiter: Acknowledgeable, reason: str) -> None:
         submit = event.submit
         log.warning("job %s refused: %s", submit.job_id, reason)
-        self._waiting.add(waiter)
         at = now_ms()
         event_id = f"{submit.job_id}:{at}:refused"
         body = JobRefused(submit.job_id, submit.job_type, at, reason)
         messages = [Outgoing(subjects.job_event(submit.job_type, "refused"), encode_payload(event_id, body), event_id)]
         if submit.parent is not None:
             messages.append(self._effects.refused_child(submit.parent, reason, at))
-        await self._send(messages)
-        self._waiting.discard(waiter)
-        waiter.ack()
+        await self._send(messages, waiter)
 
     def _newer(self, message: Message, reason: str) -> None:
         self.counters["newer"] += 1
@@ -756,19 +858,24 @@ class Engine:
             self._waiting.add(message)
             await self._retrying(lambda: message.dead_letter(reason))
             self._waiting.discard(message)
+            self.cycle()
 
         self._spawn(send())
 
     # --- sending until it is stored ------------------------------------------------------------------
 
-    async def _send(self, messages: list[Outgoing]) -> None:
+    async def _send(self, messages: list[Outgoing], waiter: Acknowledgeable) -> None:
+        self._waiting.add(waiter)
         while messages:
             results = await self._transport.publish_many(messages)
             messages = [m for m, result in zip(messages, results, strict=True) if isinstance(result, NexusError)]
             if messages:
                 await asyncio.sleep(RETRY_DELAY)
+        self._waiting.discard(waiter)
+        waiter.ack()
+        self.cycle()
 
-    async def _retrying(self, action: Callable[[], Awaitable[Any]]) -> Any:
+    async def _retrying(self, action: Callable[[], Awaitable[T]]) -> T:
         """Do it until the bus lets it; the events concerned stay unacknowledged meanwhile."""
         while True:
             try:
@@ -778,27 +885,18 @@ class Engine:
                 await asyncio.sleep(RETRY_DELAY)
 
 
-class _Nobody:
-    """Nobody waits for this event."""
-
-    def ack(self) -> None: ...
-    def nak(self, delay: float = 0.0) -> None: ...
-    def in_progress(self) -> None: ...
-
-
 class _Joint:
-    """Waiters that need two things to be durable: a child's own effects, and its parent's record of it."""
+    """Waiters of a record that leads to other records: a child's first one to its parent's, a queue message that is
+    refused to the one that fails its task. Nobody else's message would bring those about again after a crash."""
 
     def __init__(self, waiters: list[Acknowledgeable]) -> None:
         self._waiters = waiters
-        self._missing = 2
-
-    def part(self) -> Acknowledgeable:
-        return self
+        self.missing = 1
+        """What is not durable yet: the record's own effects, and each of those records with its own."""
 
     def ack(self) -> None:
-        self._missing -= 1
-        if not self._missing:
+        self.missing -= 1
+        if not self.missing:
             for waiter in self._waiters:
                 waiter.ack()
 

@@ -5,9 +5,20 @@ from __future__ import annotations
 import asyncio
 import logging
 
+from msgspec import Struct
+
 from gbe_jobs_domain import streams, subjects
-from gbe_jobs_domain.records import JournalRecord
-from gbe_nexus import Journal, NotFound, PayloadDecoder, Transport, UndecodableMessage, UnknownVersion, now_ms
+from gbe_jobs_domain.records import FinalRecord, JobRecord
+from gbe_nexus import (
+    Journal,
+    JournalEntry,
+    NotFound,
+    PayloadDecoder,
+    Transport,
+    UndecodableMessage,
+    UnknownVersion,
+    now_ms,
+)
 from gbe_oracle.core.events import DeadlinePassed
 from gbe_oracle.engine import Engine
 
@@ -16,12 +27,22 @@ log = logging.getLogger("gbe.oracle")
 PURGE_AT_ONCE = 64
 TRIM_EVERY = 2.0
 SWEEP_EVERY = 60.0
+LOOK_AGAIN = 2.0
+"""Seconds after which a job that was decided and not ended is looked at again."""
 TOMBSTONE_AGE = 3600.0
 """Seconds a cancel waits for its submit."""
 FULL = 0.8
 """Share of a limit from which new jobs are refused; work under way keeps the rest."""
 
-_record = PayloadDecoder(JournalRecord)
+
+class _RecordHead(Struct):
+    """A journal record, as far as a sweep reads it."""
+
+    created: JobRecord | None = None
+    final: FinalRecord | None = None
+
+
+_record = PayloadDecoder(_RecordHead)
 
 
 class Housekeeping:
@@ -40,6 +61,8 @@ class Housekeeping:
         self._next_sweep = 0.0
         self._tombstones: dict[str, float] = {}
         self._deadlines: dict[str, tuple[int, str]] = {}
+        self._begun: set[str] = set()
+        self._decided: set[str] = set()
 
     async def tick(self) -> None:
         """One round. Raises `NexusError`; the next round goes on where this one ended."""
@@ -91,10 +114,12 @@ class Housekeeping:
             self._engine.refusing = reason
 
     async def _sweep(self, now: float) -> None:
-        """Journals that a dead Oracle left: purge those in the history, heed deadlines, drop old tombstones.
+        """Journals that a dead Oracle left: purge those in the history, heed deadlines, end what was decided, drop old
+        tombstones. And jobs that this Oracle holds although another has ended them.
 
         A job under way needs nothing: its reports come to whichever Oracle works.
         """
+        quiet = self._engine.quiet()
         left = await self._journal.subjects("gbe.journal.>")
         by_history = {}
         for subject in left:
@@ -105,18 +130,36 @@ class Housekeeping:
         self._engine.purgeable.extend(
             (now, by_history[subject]) for subject in finished if by_history[subject] not in known
         )
-        for history, subject in by_history.items():
-            if history not in finished:
+        self._engine.let_go(slot for subject, slot in quiet.items() if subject not in left)
+        self._begun &= left.keys()
+        jobs = {subject.rsplit(".", 1)[1] for subject in left}
+        self._deadlines = {job_id: due for job_id, due in self._deadlines.items() if job_id in jobs}
+        unfinished = [subject for history, subject in by_history.items() if history not in finished]
+        for subject in unfinished:
+            if subject not in self._begun:
                 await self._look(subject, now)
+        await self._end_decided(unfinished)
+        if self._decided:
+            self._next_sweep = now + LOOK_AGAIN
+
+    async def _end_decided(self, unfinished: list[str]) -> None:
+        """Jobs whose final record nobody's message leads to, should its writer have died before its effects."""
+        found = await self._journal.last_many(unfinished)
+        decided = {subject for subject, entry in found.items() if (head := _head_of(entry)) and head.final}
+        for subject in decided & self._decided:  # seen twice: it is not just ending
+            _, _, job_type, job_id = subject.split(".")
+            # Of a decided job an event changes nothing; but it is not answered before the final effects are out.
+            self._engine.add(job_type, job_id, DeadlinePassed("the job is over"), _Unheard())
+        self._decided = decided
 
     async def _look(self, subject: str, now: float) -> None:
         async for entry in self._journal.replay(subject):
             _, _, job_type, job_id = subject.split(".")
-            try:
-                record = _record.decode(entry.payload).data
-            except (UndecodableMessage, UnknownVersion):
+            record = _head_of(entry)
+            if record is None:
                 return
             if record.created is not None:
+                self._begun.add(subject)
                 self._tombstones.pop(subject, None)
                 if record.created.deadline_at and job_id not in self._deadlines:
                     self._deadlines[job_id] = (record.created.deadline_at, job_type)
@@ -125,6 +168,13 @@ class Housekeeping:
             if now - first_seen > TOMBSTONE_AGE:
                 await self._journal.purge(subject)
                 del self._tombstones[subject]
+
+
+def _head_of(entry: JournalEntry) -> _RecordHead | None:
+    try:
+        return _record.decode(entry.payload).data
+    except (UndecodableMessage, UnknownVersion):
+        return None
 
 
 class _Unheard:

@@ -3,27 +3,39 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 
-from msgspec import Struct, ValidationError, json
+from msgspec import DecodeError, Raw, Struct, json, structs
 
+from gbe_jobs_domain.edges import EdgeData
 from gbe_jobs_domain.ids import task_index
 from gbe_jobs_domain.outcomes import FailureKind
 from gbe_jobs_domain.payloads import JobCancelRequested, JobSubmitted, TaskEndedOpaque
 from gbe_jobs_domain.states import TaskState
 from gbe_nexus import Message, PayloadDecoder, UndecodableMessage
 from gbe_oracle.core.events import CancelRequested, JobEvent, Reported, Submitted
+from gbe_oracle.core.job import failed_outcome
+
+TEXT_LIMIT = 16_384
+"""Characters of an error or reason that travel with a job's records and events; the outcome keeps all of it."""
 
 
 class _OutcomeHead(Struct, frozen=True, gc=False):
+    # Everything the Oracle ever opens of an outcome: checked here, so that nothing fails on it later.
     state: str
     error: str = ""
     kind: str = ""
+    exit_code: int = 1
+    stderr: str = ""
+    data: EdgeData | None = None
 
 
 _ended = PayloadDecoder(TaskEndedOpaque)
 _submitted = PayloadDecoder(JobSubmitted)
 _cancel = PayloadDecoder(JobCancelRequested)
 _head = json.Decoder(_OutcomeHead)
+
+UNREADABLE = (DecodeError, ValueError, RecursionError)
 
 _STATE_OF = {
     "completed": TaskState.COMPLETED.value,
@@ -35,20 +47,17 @@ _STATE_OF = {
 def reported(body: TaskEndedOpaque) -> Reported | None:
     """The event of a report; None where its task id is not one of its job's.
 
-    Raises `UndecodableMessage` where the outcome is none.
+    An outcome that can't be read fails the task: nobody will report its end again.
     """
     index = task_index(body.job_id, body.task_id)
     if index is None:
         return None
+    outcome = body.outcome
     try:
-        head = _head.decode(body.outcome)
-    except ValidationError as error:
-        raise UndecodableMessage(f"outcome: {error}") from error
-    state = _STATE_OF.get(head.state)
-    if state is None:
-        raise UndecodableMessage(f"outcome: unknown state {head.state!r}")
-    if head.kind == FailureKind.CANCELLED:
-        state = TaskState.CANCELLED.value
+        state, error = _read(outcome)
+    except UNREADABLE as problem:
+        state, error = TaskState.FAILED.value, shortened(f"the outcome in the task's report can't be read: {problem}")
+        outcome = failed_outcome(error)
     return Reported(
         index,
         state,
@@ -57,9 +66,43 @@ def reported(body: TaskEndedOpaque) -> Reported | None:
         body.worker,
         body.started_at,
         body.ended_at,
-        body.outcome,
-        head.error,
+        outcome,
+        error,
     )
+
+
+def _read(outcome: Raw) -> tuple[str, str]:
+    """The task state an outcome leads to, and its error."""
+    head = _head.decode(outcome)
+    if head.state == "failed" and head.kind == FailureKind.CANCELLED:
+        return TaskState.CANCELLED.value, shortened(head.error)
+    state = _STATE_OF.get(head.state)
+    if state is None:
+        raise ValueError(f"unknown state {shortened(head.state)!r}")
+    return state, shortened(head.error)
+
+
+def oversized(event: Reported, size: int, limit: int) -> Reported:
+    """The event of a report that no journal record can hold: its task fails, saying so."""
+    error = f"the outcome in the task's report is too large for the journal: {size} bytes, the limit is {limit}"
+    return structs.replace(event, state=TaskState.FAILED.value, outcome=failed_outcome(error), error=error)
+
+
+def reuse_problem(reuse: Mapping[str, Raw]) -> str | None:
+    """What is wrong with the outcomes that a submit brings along; None where nothing is."""
+    for name, outcome in reuse.items():
+        try:
+            state, _ = _read(outcome)
+        except UNREADABLE as error:
+            return f"reuse: the outcome of {shortened(name)!r} can't be read: {error}"
+        if not TaskState(state).satisfied:
+            return f"reuse: the outcome of {shortened(name)!r} is no success"
+    return None
+
+
+def shortened(text: str) -> str:
+    """`text`, cut where it is longer than any record or event should carry."""
+    return text if len(text) <= TEXT_LIMIT else text[:TEXT_LIMIT] + " …"
 
 
 def decode(message: Message) -> tuple[str, str, JobEvent | Submitted | None]:
@@ -86,4 +129,4 @@ def decode(message: Message) -> tuple[str, str, JobEvent | Submitted | None]:
             sha256 = submit.definition_ref.sha256
         return job_type, submit.job_id, Submitted(submit, sha256)
     cancel = _cancel.decode(message.payload).data
-    return job_type, cancel.job_id, CancelRequested(cancel.reason or "cancelled on request")
+    return job_type, cancel.job_id, CancelRequested(shortened(cancel.reason) or "cancelled on request")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
+from typing import TypeAlias
 
 from msgspec import DecodeError, Struct, json
 
@@ -52,9 +54,17 @@ class NewerJournal(Struct, frozen=True):
     """A job with records of a newer version: left to newer Oracles."""
 
 
+class UnreadableJournal(Struct, frozen=True):
+    """A job that no Oracle of this version can go on with: a record that is none, a definition that is gone."""
+
+    reason: str
+
+
 class InvalidDefinition(ValueError):
     """A submitted definition that is none, or whose DAG is not one."""
 
+
+JobFound: TypeAlias = LoadedJob | TombstonedJob | FinishedJob | NewerJournal | UnreadableJournal
 
 _outline = json.Decoder(JobOutline)
 _record = PayloadDecoder(JournalRecord)
@@ -69,9 +79,7 @@ class Loader:
         self._history = history
         self._artifacts = artifacts
 
-    async def load(
-        self, job_type: str, job_id: str, window: int
-    ) -> LoadedJob | TombstonedJob | FinishedJob | NewerJournal | None:
+    async def load(self, job_type: str, job_id: str, window: int) -> JobFound | None:
         """Where the job is now, as the journal's leader has it; None where nobody ever heard of it."""
         subject = subjects.journal(job_type, job_id)
         job: Job | None = None
@@ -91,24 +99,27 @@ class Loader:
                     tombstone = TombstonedJob(entry.seq, record.cancel or "")
         except UnknownVersion:
             return NewerJournal()
-        if job is not None:
+        except (ValueError, LookupError) as error:
+            return UnreadableJournal(str(error) or repr(error))
+        if job is not None and job.seq > created_at:
             return LoadedJob(job, created_at)
         if tombstone is not None:
             return tombstone
+        # A lone first record may be a late one, of an Oracle that did not know that the job was over.
         found = await self._history.last(subjects.history("*", job_id))
-        return None if found is None else _finished(found)
+        if found is not None:
+            return _finished(found)
+        return None if job is None else LoadedJob(job, created_at)
 
     async def finished(self, history_subjects: Sequence[str]) -> dict[str, FinishedJob]:
         """Those of the jobs that have a history, by history subject."""
         found = await self._history.last_many(history_subjects)
         return {subject: _finished(entry) for subject, entry in found.items()}
 
-    async def record(self, seq: int) -> JournalRecord:
-        """The journal record at a sequence. Raises `NotFound` where it was purged."""
+    async def record(self, seq: int) -> JournalRecord | None:
+        """The journal record at a sequence; None where it was purged, as the job's history is written."""
         entry = await self._journal.read(seq)
-        if entry is None:
-            raise NotFound(f"journal record {seq} is gone")
-        return _record.decode(entry.payload).data
+        return None if entry is None else _record.decode(entry.payload).data
 
     async def outcomes(self, subject: str) -> Mapping[int, OutcomeRecord]:
         """All outcomes a journal holds, by task index."""
@@ -127,6 +138,8 @@ class Loader:
                 text = await self._artifacts.read(ref.key, limit=MAX_DEFINITION)
             except (NotFound, IntegrityError, PayloadTooLarge) as error:
                 raise InvalidDefinition(f"the definition at {ref.uri} can't be used: {error}") from error
+            if hashlib.sha256(text).hexdigest() != ref.sha256:
+                raise InvalidDefinition(f"the definition at {ref.uri} is not the one that was submitted")
         else:
             text = memoryview(spec.definition)  # type: ignore[arg-type]
         try:

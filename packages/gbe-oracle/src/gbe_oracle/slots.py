@@ -51,6 +51,7 @@ class Slot:
         "job",
         "job_id",
         "job_type",
+        "key",
         "outcome_bytes",
         "outcomes",
         "settled",
@@ -58,7 +59,8 @@ class Slot:
         "whole",
     )
 
-    def __init__(self, job_type: str, job_id: str) -> None:
+    def __init__(self, job_type: str, job_id: str, key: str = "") -> None:
+        self.key = key or job_id
         self.job_type = job_type
         self.job_id = job_id
         self.subject = subjects.journal(job_type, job_id)

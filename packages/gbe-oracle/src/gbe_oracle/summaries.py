@@ -15,6 +15,9 @@ from gbe_oracle.core import messages
 from gbe_oracle.loading import Loader
 from gbe_oracle.slots import Entry
 
+HEADROOM = 512
+"""Bytes of headers and protocol around a payload."""
+
 _encode = json.Encoder().encode
 
 
@@ -34,10 +37,16 @@ class Summaries:
         message = _message(entry, _summary(entry, slot.outcomes))
         return message if len(message.payload) <= self._limit else None
 
-    async def build_reading(self, entry: Entry) -> Outgoing:
-        """The history message, reading the journal for outcomes and storing what is large as artifacts."""
-        slot = entry.slot
+    async def build_reading(self, entry: Entry) -> Outgoing | None:
+        """The history message, reading the journal for outcomes and storing what is large as artifacts.
+
+        None where the journal is gone: another Oracle has written the history, and this one would have less in it.
+        """
+        slot, job = entry.slot, entry.job
+        assert job is not None
         outcomes = slot.outcomes if slot.whole else await self._loader.outcomes(slot.subject)
+        if any(seq and index not in outcomes for index, seq in enumerate(job.applied_at)):
+            return None
         summary = _summary(entry, outcomes)
         message = _message(entry, summary)
         if len(message.payload) > self._limit:
@@ -48,6 +57,8 @@ class Summaries:
             definition_ref = await self._store(slot.job_id, "definition.json", bytes(summary.definition), None)
             summary = structs.replace(summary, definition=None, definition_ref=definition_ref)
             message = _message(entry, summary)
+        if len(message.payload) > 2 * self._limit - HEADROOM:  # thousands of child jobs, whose ids can be computed
+            message = _message(entry, structs.replace(summary, children={}))
         return message
 
     async def _store(self, job_id: str, name: str, data: bytes, items: int | None) -> Ref:

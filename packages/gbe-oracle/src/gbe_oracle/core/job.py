@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Final
 
-from msgspec import Raw, json
+from msgspec import Raw, Struct, json, structs
 
 from gbe_jobs_domain.definitions import JobOutline
 from gbe_jobs_domain.records import FinalRecord, JobRecord, JournalRecord, OutcomeRecord
@@ -31,6 +31,9 @@ from gbe_oracle.core.graph import TaskGraph
 
 DEFAULT_WINDOW: Final = 2048
 """Outstanding tasks per job and type: what a wide fan-out puts into the queue at once."""
+
+MAX_DISPATCH: Final = 8192
+"""Tasks one record queues at most, so that it stays far below the payload limit; the next records queue the rest."""
 
 _STATES: Final = tuple(TaskState)
 _CODE: Final = {state: code for code, state in enumerate(_STATES)}
@@ -128,9 +131,9 @@ class Job:
             self._decide(FinalRecord(JobState.COMPLETED.value, now))
         else:
             self.state = advance_job(self.state, JobState.RUNNING)
-        return JournalRecord(
-            writer, created=self.spec, outcomes=outcomes, dispatch=self._fill_windows(), final=self.final
-        )
+        # What is reused is in the outcomes now; twice it might not fit.
+        spec = structs.replace(self.spec, reuse={}) if self.spec.reuse else self.spec
+        return JournalRecord(writer, created=spec, outcomes=outcomes, dispatch=self._fill_windows(), final=self.final)
 
     def decide(self, events: Sequence[JobEvent], writer: str, now: int) -> Decision:
         """Apply a batch of events. All reports of the batch count, then the first failure decides."""
@@ -253,8 +256,7 @@ class Job:
 
     def _refuse(self, event: DispatchRefused, now: int) -> OutcomeRecord:
         self._end_task(event.index, _CODE[TaskState.FAILED])
-        text = _json_string(event.error)
-        outcome = Raw(b'{"state":"failed","kind":"rejected","error":' + text + b"}")
+        outcome = failed_outcome(event.error, "rejected")
         return OutcomeRecord(event.index, TaskState.FAILED.value, 0, 0, "", now, now, outcome)
 
     def _reuse(self, now: int) -> list[OutcomeRecord]:
@@ -265,8 +267,9 @@ class Job:
                 # Only what could have run: a task is reused together with everything it stands on.
                 if outcome is not None and not self.unmet[index]:
                     self.ready[task.task_type].remove(index)
-                    self._end_task(index, _CODE[TaskState.COMPLETED])
-                    outcomes.append(OutcomeRecord(index, TaskState.COMPLETED.value, 0, 0, "", now, now, outcome))
+                    state = _state.decode(outcome).state  # completed or skipped, the driver saw to that
+                    self._end_task(index, _CODE[state])
+                    outcomes.append(OutcomeRecord(index, state.value, 0, 0, "", now, now, outcome))
         return outcomes
 
     def _end_task(self, index: int, code: int) -> None:
@@ -299,7 +302,7 @@ class Job:
         if self.final is not None:
             return dispatch
         for name, queue in self.ready.items():
-            room = self.window - self.outstanding.get(name, 0)
+            room = min(self.window - self.outstanding.get(name, 0), MAX_DISPATCH - len(dispatch))
             while queue and room > 0:
                 index = queue.popleft()
                 self._dispatch(index, name)
@@ -328,6 +331,13 @@ class Job:
         self.state = advance_job(self.state, JobState(self.final.state))
 
 
-def _json_string(text: str) -> bytes:
+class _OutcomeState(Struct, frozen=True):
+    state: TaskState
 
-    return json.encode(text)
+
+_state: Final = json.Decoder(_OutcomeState)
+
+
+def failed_outcome(error: str, kind: str = "error") -> Raw:
+    """The bytes of an outcome that the Oracle itself gives a task."""
+    return Raw(json.encode({"state": "failed", "kind": kind, "error": error}))

@@ -8,7 +8,7 @@ from msgspec import Raw, Struct, json
 
 from gbe_jobs_domain import subjects
 from gbe_jobs_domain.edges import EdgeData, Inline, Ref
-from gbe_jobs_domain.ids import task_id
+from gbe_jobs_domain.ids import TASK_NAME, task_id
 from gbe_jobs_domain.outcomes import Completed, Failed, FailureKind, TaskOutcome
 from gbe_jobs_domain.payloads import (
     JobCancelled,
@@ -16,11 +16,12 @@ from gbe_jobs_domain.payloads import (
     JobCreated,
     JobFailed,
     JobSummary,
+    Parent,
     TaskDispatch,
     TaskEnded,
     TaskSummary,
 )
-from gbe_jobs_domain.records import FinalRecord, JobRecord, OutcomeRecord
+from gbe_jobs_domain.records import FinalRecord, OutcomeRecord
 from gbe_jobs_domain.states import JobState
 from gbe_oracle.core.job import Job
 
@@ -30,13 +31,14 @@ class _OutcomeData(Struct, frozen=True):
 
 
 class _Failure(Struct, frozen=True):
-    kind: FailureKind = FailureKind.ERROR
+    kind: str = "error"  # a newer Operative may know more of them
     exit_code: int = 1
     stderr: str = ""
 
 
 _outcome_data = json.Decoder(_OutcomeData)
 _failure = json.Decoder(_Failure)
+_KINDS = frozenset(FailureKind)
 
 
 def edge_of(outcome: Raw) -> Raw | None:
@@ -104,22 +106,21 @@ def final_event(job: Job, final: FinalRecord) -> tuple[str, JobCompleted | JobFa
     )
 
 
-def parent_report(spec: JobRecord, final: FinalRecord, worker: str, outcome: TaskOutcome) -> TaskEnded:
-    """The terminal of the task whose work this job was."""
-    parent = spec.parent
-    assert parent is not None
+def parent_report(parent: Parent, worker: str, started_at: int, ended_at: int, outcome: TaskOutcome) -> TaskEnded:
+    """The terminal of the task whose work a child job was. Decodable, whatever the child's submitter left out."""
+    attempt = max(parent.attempt, 0)
     return TaskEnded(
         task_id=parent.task_id,
         job_id=parent.job_id,
         job_type=parent.job_type,
-        task_name=parent.task_name,
+        task_name=parent.task_name if TASK_NAME.match(parent.task_name) else "unnamed",
         task_type=parent.task_type,
-        attempt=parent.attempt,
+        attempt=attempt,
         worker=worker,
-        started_at=spec.created_at,
-        ended_at=final.at,
+        started_at=started_at,
+        ended_at=ended_at,
         outcome=outcome,
-        starts=parent.attempt,
+        starts=attempt,
     )
 
 
@@ -141,7 +142,8 @@ def parent_outcome(job: Job, final: FinalRecord, outcomes: Mapping[int, OutcomeR
         return Failed(final.error, FailureKind.TIMEOUT, 124)
     record = outcomes.get(final.failed_task)
     failure = _Failure() if record is None else _failure.decode(record.outcome)
-    return Failed(final.error, failure.kind, failure.exit_code, failure.stderr)
+    kind = FailureKind(failure.kind) if failure.kind in _KINDS else FailureKind.ERROR
+    return Failed(final.error, kind, failure.exit_code, failure.stderr)
 
 
 def _edge_value(edge: Raw) -> object:
