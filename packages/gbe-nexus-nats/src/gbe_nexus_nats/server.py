@@ -28,6 +28,7 @@ from gbe_nexus_nats.binary import OLDEST, find_server, parse_version
 from gbe_nexus_nats.process import GuardedProcess
 
 HOST = "127.0.0.1"
+NO_LIMIT = 1 << 50
 
 # Outside the range from which systems take the ports of outgoing connections (32768 up on Linux). A client that tries
 # to reconnect to a port in that range, while the server is down, can be given that very port and then talks to itself.
@@ -71,7 +72,7 @@ class EmbeddedServer:
     `data`: its directory (made where it does not exist, mode 0700); None = a temporary one, removed by `stop`.
     `port`: 0 = a free one, kept over restarts of this object. `sync_interval`: how often writes are flushed to the
     disk (`"always"`, `"10s"`); None = the server's default (2 min; an ack survives a crash of the server then, but
-    perhaps not one of the machine). `max_file_store`: bytes; None = what the disk has. `users`: more users with the
+    perhaps not one of the machine). `max_file_store`: bytes; None = no limit but the disk. `users`: more users with the
     same password, name to the server's `permissions` block, for example `{"guest": 'publish: {deny: "gbe.>"}'}`.
 
     All its files are in the data directory: `server.conf` and `credentials.json` (0600: secrets are never on a
@@ -320,8 +321,9 @@ class EmbeddedServer:
             for name, permissions in self._users.items()
         ]
         jetstream = [f"store_dir: {json.dumps(str(self.data))}"]
-        if self._max_file_store is not None:
-            jetstream.append(f"max_file_store: {self._max_file_store}")
+        # Without a number the server takes three quarters of the disk's free space, and refuses to make streams whose
+        # limits together are more than that, however little they hold.
+        jetstream.append(f"max_file_store: {self._max_file_store or NO_LIMIT}")
         if self._sync_interval is not None:
             jetstream.append(f"sync_interval: {json.dumps(self._sync_interval)}")
         lines = [

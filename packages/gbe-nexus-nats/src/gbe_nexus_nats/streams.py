@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gbe_nexus.errors import NexusError, StreamConflict
+from gbe_nexus.errors import NexusError, NotFound, StreamConflict, StreamFull, Unavailable
 from gbe_nexus.transport import ConsumerState, StreamSpec, StreamState
 from gbe_nexus_nats.errors import STREAM_NAME_IN_USE, ServerRefusal
 from gbe_nexus_nats.requests import Requests
@@ -19,6 +19,7 @@ async def ensure_stream(requests: Requests, spec: StreamSpec, replicas: int) -> 
     """Create the stream, or see that the one of that name will do."""
     name = api_name(spec.name)
     wanted = stream_config(spec, replicas)
+    full: StreamFull | None = None
     try:
         await requests.api(f"$JS.API.STREAM.CREATE.{name}", wanted)
         return
@@ -26,7 +27,13 @@ async def ensure_stream(requests: Requests, spec: StreamSpec, replicas: int) -> 
         cause = error.__cause__
         if not isinstance(cause, ServerRefusal) or cause.code != STREAM_NAME_IN_USE:
             raise
-    found: dict[str, Any] = (await requests.api(f"$JS.API.STREAM.INFO.{name}"))["config"]
+    except StreamFull as error:
+        # The server looks whether there is room for one more before it looks whether there is one.
+        full = error
+    try:
+        found: dict[str, Any] = (await requests.api(f"$JS.API.STREAM.INFO.{name}"))["config"]
+    except NotFound:
+        raise full or Unavailable(f"stream {name} was removed while it was looked at") from None
     differences = _differences(wanted, found)
     if differences:
         raise StreamConflict(f"stream {name} exists with other settings: {'; '.join(differences)}")
