@@ -19,7 +19,7 @@ import sys
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from gbe_nexus import PermissionDenied, Unavailable, UnknownTransport, UnsuitableServer
+from gbe_nexus import Refused, StreamFull, Unavailable, UnknownTransport
 from gbe_runtime.errors import ChildFailed, ConfigurationError, StoppedDuringStart, describe
 from gbe_runtime.exit_codes import FAILED, INTERRUPTED, OK, USAGE
 from gbe_runtime.lifecycle import Role
@@ -33,7 +33,7 @@ S = TypeVar("S", bound="BusSettings")
 
 log = logging.getLogger(__name__)
 
-ENVIRONMENT_ERRORS = (ConfigurationError, Unavailable, PermissionDenied, UnsuitableServer, UnknownTransport)
+ENVIRONMENT_ERRORS = (ConfigurationError, Unavailable, Refused, StreamFull, UnknownTransport)
 """Before the role runs, these say that it was started wrongly or in the wrong place."""
 
 MakeRole = Callable[[], Awaitable[Role]]
