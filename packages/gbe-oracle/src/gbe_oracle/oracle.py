@@ -18,11 +18,12 @@ from gbe_nexus import ConsumerSpec, NexusError, Subscription, Transport, encode_
 from gbe_oracle import inbox
 from gbe_oracle.contract import Oracle, OracleError
 from gbe_oracle.effects import Effects
-from gbe_oracle.engine import Engine
+from gbe_oracle.engine import TRUST, Engine
 from gbe_oracle.housekeeping import Housekeeping
 from gbe_oracle.loading import Loader
 from gbe_oracle.settings import OracleSettings
 from gbe_oracle.summaries import Summaries
+from gbe_oracle.topology import ensure_streams
 from gbe_runtime.bus_role import BusRole
 
 log = logging.getLogger("gbe.oracle")
@@ -82,14 +83,16 @@ class BusOracle(BusRole, Oracle):
             log.info("clean-up goes on later: %s", error)
 
     async def task_reported(self, report: TaskEnded) -> None:
-        """See the contract. Raises `OracleError` where the Oracle is not running."""
-        if self._engine is None:
-            raise OracleError("the Oracle is not started")
+        """See the contract. Raises `OracleError` where the Oracle is not running, or stops before that."""
+        if self._engine is None or self.ending:
+            raise OracleError("the Oracle is not running")
         event = inbox.reported(json.decode(json.encode(report), type=TaskEndedOpaque))
         if event is not None:
             waiter = _Waiter()
             self._engine.add(report.job_type, report.job_id, event, waiter)
             await waiter.done.wait()
+            if not waiter.acknowledged:
+                raise OracleError("the report was not applied: the Oracle stops, or the job's journal can't be read")
 
     # --- the role ------------------------------------------------------------------------------------
 
@@ -98,8 +101,7 @@ class BusOracle(BusRole, Oracle):
         retention = streams.Retention(
             work_bytes=settings.work_stream_mib << 20, history_age=settings.history_days * streams.DAY
         )
-        for spec in streams.streams(retention):
-            await self.patiently(lambda spec=spec: self.transport.ensure_stream(spec))  # type: ignore[misc]
+        await self.patiently(lambda: ensure_streams(self.transport, retention))
         journal = await self.transport.journal(streams.JOURNAL)
         history = await self.transport.journal(streams.HISTORY)
         artifacts = await self.patiently(lambda: self.transport.artifact_store(ARTIFACT_STORE))
@@ -115,6 +117,7 @@ class BusOracle(BusRole, Oracle):
             spawn=self._spawn_quietly,
             window=settings.window,
             cache_bytes=settings.cache_mib << 20,
+            trust=min(TRUST, max(settings.purge_after / 2, 0.05)),
         )
         self._housekeeping = Housekeeping(self.transport, engine, journal, history, purge_after=settings.purge_after)
         inbox_spec = ConsumerSpec(
@@ -184,8 +187,10 @@ class _Waiter:
 
     def __init__(self) -> None:
         self.done = asyncio.Event()
+        self.acknowledged = False
 
     def ack(self) -> None:
+        self.acknowledged = not self.done.is_set()
         self.done.set()
 
     def nak(self, delay: float = 0.0) -> None:
