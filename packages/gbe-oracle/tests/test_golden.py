@@ -37,7 +37,7 @@ def replayed(lines: list[bytes]) -> dict[str, Any]:
     """All that follows from a journal: the state after each record, its effects, and the summary of a finished job."""
     nothing = cast(Loader, None), cast(ArtifactStore, None)
     effects = Effects(*nothing, identity="oracle-1", max_payload=1 << 20)
-    steps = []
+    steps: list[dict[str, Any]] = []
     slot: Slot | None = None
     job: Job | None = None
     for seq, line in enumerate(lines, start=1):
