@@ -481,11 +481,12 @@ async def test_a_late_first_record_does_not_run_a_finished_job_again(
 async def test_created_comes_first_whatever_ends_the_job(bus: Transport, script: Script, events: Events) -> None:
     """O3: the writer of the first record dies before its effects; a cancel comes before the submit comes back."""
     fate = Fate(1)  # the append gets through, the publish does not
-    victim = await mortal_oracle(bus, fate)
+    victim = BusOracle(MortalBus(bus, fate), structs.replace(HASTY, ack_wait=1.0))  # type: ignore[arg-type]
+    await victim.start()
     job_id = await victim.submit(definition(LINE))
     await fate.died.wait()
-    await cancel(bus, job_id)
     await bury(victim)
+    await cancel(bus, job_id)
     heir = BusOracle(bus, QUICK)
     await heir.start()
     assert await events.end(job_id) == "cancelled"
