@@ -33,7 +33,13 @@ RERUN, FAIL = OnLost.RERUN, OnLost.FAIL
 
 def test_the_first_delivery_starts_without_a_note() -> None:
     assert decide(1, None, RERUN, 3) == Start(attempt=1, starts=1, note=None)
-    assert decide(1, None, FAIL, 3) == Start(attempt=1, starts=1, note=None)
+
+
+def test_what_must_not_run_twice_is_noted_before_its_first_start() -> None:
+    """A server that was killed forgets deliveries: what a worker runs is given out as new to another."""
+    claim = TaskNote(starts=1, running=True)
+    assert decide(1, None, FAIL, 3) == Start(attempt=1, starts=1, note=claim)
+    assert isinstance(decide(1, claim, FAIL, 3), GiveUp)
 
 
 def test_a_later_delivery_without_a_note_is_one_possible_lost_start() -> None:

@@ -282,6 +282,24 @@ async def test_a_lost_task_runs_again(hall: Hall, transport: MemoryTransport) ->
     assert await hall.note(task) is None
 
 
+async def test_a_first_delivery_that_was_one_before_does_not_run_twice(hall: Hall, transport: MemoryTransport) -> None:
+    """After its death a server may give out as new what it had given to another worker, which runs it."""
+    operative = MockOperative(behaviours={"t": Behaviour(hang=True)})
+    task = hall.task(on_lost=OnLost.FAIL)
+    await hall.queue(task)
+    busy = hall.worker(operative)
+    await busy.start()
+    await operative.started.wait()
+    notes = await transport.state_store(subjects.NOTES_BUCKET)
+    assert await notes.get(task.task_id) is not None
+    second = MockOperative(behaviours={"t": Behaviour()})
+    await hall.worker(second).start()
+    await hall.queue(task)
+    (ended,) = await hall.ends()
+    assert ended.outcome.kind is FailureKind.LOST
+    assert second.runs["t"] == 0
+
+
 async def test_a_lost_task_that_must_not_run_twice_fails(hall: Hall, transport: MemoryTransport) -> None:
     operative = MockOperative(behaviours={"t": Behaviour()})
     await hall.queue(hall.task(on_lost=OnLost.FAIL))

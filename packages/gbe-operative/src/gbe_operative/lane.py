@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 
 from gbe_jobs_domain.outcomes import Completed, Skipped, TaskOutcome
-from gbe_jobs_domain.payloads import TaskControl, TaskQueued
+from gbe_jobs_domain.payloads import OnLost, TaskControl, TaskQueued
 from gbe_nexus import (
     Message,
     NexusError,
@@ -107,7 +107,7 @@ class Lane:
                 shop.spawn(self._reject(message, UndecodableMessage(f"task of type {task.task_type!r}")))
             elif self._stopping:
                 shop.spawn(self._hand_back(message, task))
-            elif message.deliveries == 1 and standing.is_new(message.seq) and not standing.is_cancelled(task):
+            elif _may_start_at_once(message, task) and standing.is_new(message.seq) and not standing.is_cancelled(task):
                 self._start(message, task, batch, started_at)
             elif shop.leases.adopt(message):
                 self.free(1)
@@ -290,3 +290,8 @@ class Lane:
         """Hand back what is running."""
         for attempt in list(self.attempts):
             attempt.interrupt(Interrupt.STOP)
+
+
+def _may_start_at_once(message: Message, task: TaskQueued) -> bool:
+    """A first delivery, of a task that may run again: what must not is noted before it starts."""
+    return message.deliveries == 1 and task.on_lost is not OnLost.FAIL

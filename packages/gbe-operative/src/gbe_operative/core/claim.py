@@ -6,7 +6,7 @@ when that start ends in a failure or is handed back, with `running` unset.
 
 | note            | delivery  | meaning                                | lost starts | decision                    |
 |-----------------|-----------|----------------------------------------|-------------|-----------------------------|
-| none            | the first | nothing happened yet                   | 0           | start, without a note       |
+| none            | the first | nothing happened yet                   | 0           | start; noted: `on_lost:fail`|
 | none            | a later   | perhaps started once, perhaps not      | 1           | by the budget and `on_lost` |
 | `running` unset | any       | its last start ended in an orderly way | as noted    | start                       |
 | `running` set   | any       | its last start never ended             | one more    | by the budget and `on_lost` |
@@ -50,7 +50,9 @@ Decision = Start | GiveUp
 def decide(deliveries: int, note: TaskNote | None, on_lost: OnLost, budget: int) -> Decision:
     """The table above."""
     if note is None and deliveries <= 1:
-        return Start(attempt=1, starts=1, note=None)
+        # A server that was killed may give out as new what a worker runs. Most work is not worth a note for that.
+        claim = TaskNote(starts=1, running=True) if on_lost is OnLost.FAIL else None
+        return Start(attempt=1, starts=1, note=claim)
     if note is None:
         known = TaskNote(lost=1, starts=1)
     elif note.running:
