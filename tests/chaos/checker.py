@@ -323,8 +323,8 @@ class _JobChecker:
                 else:
                     self.figures[f"explained by {reason}"] += 1
                     task = self.tasks[self.index[name]]
-                    if task.on_lost is OnLost.FAIL and reason == "worker":
-                        yield "doubled", f"{name} must not run twice, but did"
+                    if task.on_lost is OnLost.FAIL:
+                        yield "doubled", f"{name} must not run twice, but did (explained by {reason})"
 
     def _explanation(self, name: str, before: Execution, again: Execution) -> str | None:
         begin, end = before.started_at - SLACK, again.started_at + SLACK

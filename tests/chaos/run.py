@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import shutil
 import sys
 import tempfile
@@ -153,6 +154,7 @@ def main(argv: list[str] | None = None) -> int:
     directory.mkdir(parents=True, exist_ok=True)
     if any(directory.iterdir()):
         parser.error(f"{directory} is not empty: what another run left there would be taken for this one's")
+    logging.getLogger("gbe").setLevel(logging.ERROR)  # that our own connection comes and goes is what this is about
     run, judgement, table = asyncio.run(chaos(plan, directory.absolute()))
     if not judgement.ok:
         print(story.report(plan, run, judgement))
