@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -272,6 +273,32 @@ async def test_a_definition_that_is_gone_harms_no_other_job(bus: Transport, scri
     assert await events.end(await heir.submit(definition({"x": []}))) == "completed"
     assert heir.failure is None
     await heir.stop()
+
+
+async def test_a_definition_that_comes_a_moment_late(
+    bus: Transport, oracle: BusOracle, script: Script, events: Events
+) -> None:
+    """A member of a cluster may answer that has not heard of the artifact yet. Others do not wait for it."""
+    await script.start()
+    body = json.encode(definition(LINE))
+    ref = Ref(ARTIFACT_STORE, "job_late/definition.json", len(body), hashlib.sha256(body).hexdigest())
+    message = JobSubmitted("job_late", "test", definition_ref=ref)
+    await bus.publish(subjects.submit("test"), encode_payload("s", message))
+    assert await events.end(await oracle.submit(definition({"x": []}))) == "completed"
+    assert not events.names("job_late")
+    await (await bus.artifact_store(ARTIFACT_STORE)).put(ref.key, body)
+    assert await events.end("job_late") == "completed"
+
+
+async def test_an_error_where_the_bus_calls_back_fails_the_role(bus: Transport, script: Script) -> None:
+    """There it would be logged, and the job would wait for ever."""
+    role = BusOracle(bus, QUICK)
+    await role.start()
+    engine_of(role)._effects.build = lambda entry, outgoing: 1 // 0  # type: ignore[method-assign]
+    await role.submit(definition(LINE))
+    with pytest.raises(ZeroDivisionError):
+        await asyncio.wait_for(role.wait(), 5)
+    await role.stop()
 
 
 @pytest.mark.parametrize("value", [b"5", b'{"state":"completed","data":7}', b'{"state":"failed","error":"x"}'])

@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeVar
 
@@ -20,6 +21,7 @@ from gbe_jobs_domain.payloads import JobCancelRequested, JobRefused
 from gbe_jobs_domain.records import JobRecord, JournalRecord
 from gbe_nexus import (
     Append,
+    ClosedError,
     Conflict,
     Journal,
     Message,
@@ -171,6 +173,21 @@ class Engine:
 
     def on_messages(self, messages: Sequence[Message]) -> None:
         """Handler of the Oracle's subscription."""
+        with self._loudly():
+            self._on_messages(messages)
+
+    @contextmanager
+    def _loudly(self) -> Iterator[None]:
+        """For what a transport calls back: there an error would be logged and its commit never end. Better the role
+        fails, and whoever runs next heals what is missing."""
+        try:
+            yield
+        except ClosedError as error:
+            log.debug("the bus was closed in the middle of it: %s", error)
+        except Exception as error:
+            self._spawn(_raise(error))
+
+    def _on_messages(self, messages: Sequence[Message]) -> None:
         for message in messages:
             try:
                 job_type, job_id, event = inbox.decode(message)
@@ -232,11 +249,7 @@ class Engine:
                 continue
             if slot.job is not None:
                 self._decide(slot, commit)
-            elif (
-                isinstance(slot.inbox[0].event, Submitted)
-                and slot.inbox[0].deliveries == 1
-                and self.refusing is None  # else only what is new is refused
-            ):
+            elif self._fresh(slot.inbox[0]):
                 slot.busy = True
                 fresh.append(slot)
             else:
@@ -246,6 +259,18 @@ class Engine:
             self._spawn(self._admit(fresh))
         if commit.entries:
             self._append(commit)
+
+    def _fresh(self, item: Item) -> bool:
+        """Whether this is almost surely a new job that is taken at once, together with others like it.
+
+        A definition by reference takes its time to be read; and where new jobs are refused, only what is new may be.
+        """
+        return (
+            isinstance(item.event, Submitted)
+            and item.deliveries == 1
+            and self.refusing is None
+            and item.event.submit.definition_ref is None
+        )
 
     def _touch(self, slot: Slot) -> None:
         slot.busy = False
@@ -326,6 +351,10 @@ class Engine:
         self._journal.append_many(records).then(partial(self._appended, commit, looked_at))
 
     def _appended(self, commit: Commit, looked_at: float | None, results: list[int | NexusError]) -> None:
+        with self._loudly():
+            self._proceed(commit, looked_at, results)
+
+    def _proceed(self, commit: Commit, looked_at: float | None, results: list[int | NexusError]) -> None:
         stored: list[Entry] = []
         late = looked_at is not None and asyncio.get_running_loop().time() - looked_at > self._trust
         for entry, result in zip(commit.entries, results, strict=True):
@@ -422,11 +451,12 @@ class Engine:
         self._transport.publish_many(outgoing).then(partial(self._issued, commit))
 
     def _issued(self, commit: Commit, results: list[PubAck | NexusError]) -> None:
-        if any(isinstance(result, NexusError) for result in results):
-            self._spawn(self._reissue(commit, results))
-        else:
-            self._settle(commit)
-            self.cycle()
+        with self._loudly():
+            if any(isinstance(result, NexusError) for result in results):
+                self._spawn(self._reissue(commit, results))
+            else:
+                self._settle(commit)
+                self.cycle()
 
     async def _issue_slowly(self, commit: Commit, outgoing: list[Outgoing] | None = None) -> None:
         """Effects that need reading first, or are too large to be written at once."""
@@ -550,13 +580,14 @@ class Engine:
             self._transport.publish_many(histories).then(partial(self._ended, commit))
 
     def _ended(self, commit: Commit, results: list[PubAck | NexusError]) -> None:
-        self._commits.discard(commit)
-        for entry, result in zip(commit.entries, results, strict=True):
-            if isinstance(result, PubAck):
-                self._over(entry)
-            else:
-                self._spawn(self._end_slowly(entry))
-        self.cycle()
+        with self._loudly():
+            self._commits.discard(commit)
+            for entry, result in zip(commit.entries, results, strict=True):
+                if isinstance(result, PubAck):
+                    self._over(entry)
+                else:
+                    self._spawn(self._end_slowly(entry))
+            self.cycle()
 
     async def _end_slowly(self, entry: Entry) -> None:
         """A history that needs the journal read, or does not fit into one message, or was not taken."""
@@ -883,6 +914,10 @@ class Engine:
             except NexusError as error:
                 log.warning("trying again in %.1f s: %s", RETRY_DELAY, error)
                 await asyncio.sleep(RETRY_DELAY)
+
+
+async def _raise(error: Exception) -> None:
+    raise error
 
 
 class _Joint:

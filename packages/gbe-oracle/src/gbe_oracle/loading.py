@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
@@ -28,6 +29,8 @@ from gbe_oracle.core.job import Job
 
 MAX_DEFINITION = 64 << 20
 """Bytes of a definition that came by reference."""
+ARTIFACT_TRIES = 6
+ARTIFACT_DELAY = 0.2
 
 
 class LoadedJob(Struct, frozen=True):
@@ -129,13 +132,22 @@ class Loader:
                 outcomes[outcome.index] = outcome
         return outcomes
 
+    async def _read(self, key: str) -> bytes:
+        """A definition. On a cluster a store may answer from a member that has not heard of it yet."""
+        for _ in range(ARTIFACT_TRIES - 1):
+            try:
+                return await self._artifacts.read(key, limit=MAX_DEFINITION)
+            except NotFound:
+                await asyncio.sleep(ARTIFACT_DELAY)
+        return await self._artifacts.read(key, limit=MAX_DEFINITION)
+
     async def outline(self, spec: JobRecord) -> JobOutline:
         """The definition as the Oracle reads it. Raises `InvalidDefinition`."""
         text: bytes | memoryview
         if spec.definition_ref is not None:
             ref = spec.definition_ref
             try:
-                text = await self._artifacts.read(ref.key, limit=MAX_DEFINITION)
+                text = await self._read(ref.key)
             except (NotFound, IntegrityError, PayloadTooLarge) as error:
                 raise InvalidDefinition(f"the definition at {ref.uri} can't be used: {error}") from error
             if hashlib.sha256(text).hexdigest() != ref.sha256:
