@@ -300,6 +300,21 @@ async def test_a_first_delivery_that_was_one_before_does_not_run_twice(hall: Hal
     assert second.runs["t"] == 0
 
 
+async def test_what_must_not_run_twice_does_not_after_its_end_either(hall: Hall, transport: MemoryTransport) -> None:
+    """Its queue message comes again before any Oracle has recorded its end."""
+    operative = MockOperative(behaviours={"t": Behaviour()})
+    task = hall.task(on_lost=OnLost.FAIL)
+    await hall.queue(task)
+    await hall.worker(operative).start()
+    (ended,) = await hall.ends()
+    assert isinstance(ended.outcome, Completed)
+    await drained(hall)
+    await hall.queue(task)
+    await drained(hall)
+    assert operative.runs["t"] == 1
+    assert (await hall.ends())[0].outcome == ended.outcome
+
+
 async def test_a_lost_task_that_must_not_run_twice_fails(hall: Hall, transport: MemoryTransport) -> None:
     operative = MockOperative(behaviours={"t": Behaviour()})
     await hall.queue(hall.task(on_lost=OnLost.FAIL))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from gbe_jobs_domain.outcomes import TIMEOUT_EXIT_CODE, Completed, Failed, FailureKind, Skipped, TaskOutcome
-from gbe_jobs_domain.payloads import TaskQueued
+from gbe_jobs_domain.payloads import OnLost, TaskQueued
 from gbe_nexus import Conflict, Message, NexusError, PayloadTooLarge, PubAck, now_ms
 from gbe_operative.contract import Execution, OperativeError
 from gbe_operative.core.backoff import retry_delay, seconds_text
@@ -381,7 +381,11 @@ class Attempt:
         await self._shop.notes.remove(self.task.task_id)
 
     async def _forget_note(self) -> None:
-        if self._noted.revision:
+        if not self._noted.revision:
+            return
+        if self.task.on_lost is OnLost.FAIL:
+            await self._shop.notes.retire(self.task.task_id, self._noted)
+        else:
             await self._shop.notes.remove(self.task.task_id)
 
     async def _hand_back(self) -> None:

@@ -18,6 +18,10 @@ LIFE = 30 * 86_400.0
 worker may die between its report and that; and nats-server (2.15), killed within minutes of a removal, comes back with
 the note as it was one writing before."""
 
+AFTERLIFE = 86_400.0
+"""Seconds for which it is remembered of a task that must not run twice that it ran: until its end is recorded, a
+delivery or a dispatch that comes once more would find neither a note nor an outcome."""
+
 TRIES = 3
 PAUSE = 0.2
 
@@ -64,6 +68,13 @@ class Notes:
                 raise
             revision = entry.revision
         return Noted(note, revision)
+
+    async def retire(self, task_id: str, noted: Noted) -> None:
+        """The task is over and must not run again: keep the note for a while. Best effort; it stays as it is then."""
+        try:
+            await self._store.swap(task_id, encode(noted.note), noted.revision, ttl=AFTERLIFE)
+        except NexusError as error:
+            log.debug("the note of task %s stays for longer: %s", task_id, error)
 
     async def remove(self, task_id: str) -> None:
         """The task is over: forget it. What can't be removed is left, with a word in the log."""
