@@ -7,6 +7,7 @@ Take-over times are printed (`pytest -s`); what is asserted of them is generous.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 import time
 from collections.abc import AsyncIterator
@@ -15,7 +16,9 @@ from pathlib import Path
 import pytest
 
 from gbe_jobs_domain.definitions import TaskDefinition
+from gbe_jobs_domain.ids import new_job_id
 from gbe_jobs_domain.streams import INBOX, JOURNAL, QUEUE
+from gbe_nexus import NexusError
 from gbe_nexus_nats.cluster import EmbeddedCluster
 from gbe_nexus_nats.server import EmbeddedServer
 from tests.integration.site import RoleProcess, Site, applied, shell
@@ -43,7 +46,12 @@ class Load:
             shell("z", "true", [f"t{number}" for number in range(5)]),
         ]
         while True:
-            self.job_ids.append(await self.site.submit(*tasks))
+            job_id = new_job_id()
+            while True:  # the same id again is the same job
+                with contextlib.suppress(NexusError):
+                    await self.site.submit(*tasks, job_id=job_id)
+                    break
+            self.job_ids.append(job_id)
             await asyncio.sleep(0.02)
 
     @property
