@@ -64,7 +64,7 @@ def replayed(lines: list[bytes]) -> dict[str, Any]:
     assert slot is not None
     found: dict[str, Any] = {"steps": steps}
     if job.final is not None:
-        tasks = messages.task_summaries(job, slot.outcomes)
+        tasks = [messages.task_summary(job, index, slot.outcomes.get(index)) for index in range(len(job.graph))]
         found["summary"] = json.decode(json.encode(messages.summary(job, job.final, tasks)))
     return found
 

@@ -431,14 +431,13 @@ async def test_a_history_is_not_replaced_by_one_without_outcomes(
     engine = engine_of(role)
     engine._cache._limit = 1  # every history needs the journal read
     await script.start()
-    outcomes = engine._loader.outcomes
+    record = engine._loader.record
 
-    async def purged(subject: str) -> Any:
-        journal = await bus.journal(streams.JOURNAL)
-        await journal.purge(subject)
-        return await outcomes(subject)
+    async def purged(seq: int) -> Any:
+        await (await bus.journal(streams.JOURNAL)).purge(subjects.journal("*", "*"))
+        return await record(seq)
 
-    engine._loader.outcomes = purged  # type: ignore[method-assign]
+    engine._loader.record = purged  # type: ignore[method-assign]
     job_id = await role.submit(definition(LINE))
     assert await events.end(job_id) == "completed"
     await eventually(lambda: engine.live_jobs == 0 and engine.idle())

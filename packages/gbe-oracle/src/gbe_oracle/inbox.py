@@ -35,6 +35,9 @@ _submitted = PayloadDecoder(JobSubmitted)
 _cancel = PayloadDecoder(JobCancelRequested)
 _head = json.Decoder(_OutcomeHead)
 
+SMALL = 4096
+"""Bytes up to which an outcome is worth copying out of its message."""
+
 UNREADABLE = (DecodeError, ValueError, RecursionError)
 
 _STATE_OF = {
@@ -53,6 +56,8 @@ def reported(body: TaskEndedOpaque) -> Reported | None:
     if index is None:
         return None
     outcome = body.outcome
+    if memoryview(outcome).nbytes <= SMALL:
+        outcome = outcome.copy()  # else it would keep its whole message in memory
     try:
         state, error = _read(outcome)
     except UNREADABLE as problem:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Sequence
 from typing import TypeAlias
 
 from msgspec import DecodeError, Struct, json
@@ -29,6 +30,8 @@ from gbe_oracle.core.job import Job
 
 MAX_DEFINITION = 64 << 20
 """Bytes of a definition that came by reference."""
+RECORDS_KEPT = 64
+"""Journal records in memory while a history is written."""
 ARTIFACT_TRIES = 6
 ARTIFACT_DELAY = 0.2
 
@@ -124,13 +127,26 @@ class Loader:
         entry = await self._journal.read(seq)
         return None if entry is None else _record.decode(entry.payload).data
 
-    async def outcomes(self, subject: str) -> Mapping[int, OutcomeRecord]:
-        """All outcomes a journal holds, by task index."""
-        outcomes: dict[int, OutcomeRecord] = {}
-        async for entry in self._journal.replay(subject):
-            for outcome in _record.decode(entry.payload).data.outcomes:
-                outcomes[outcome.index] = outcome
-        return outcomes
+    async def outcomes(self, applied_at: Sequence[int]) -> AsyncIterator[OutcomeRecord | None]:
+        """The outcome of each task, in order, from the records at these sequences (0: it has none).
+
+        Neighbours tend to be in the same few records, so only some are in memory at a time. Raises `NotFound` where
+        a record was purged.
+        """
+        kept: OrderedDict[int, dict[int, OutcomeRecord]] = OrderedDict()
+        for index, seq in enumerate(applied_at):
+            if not seq:
+                yield None
+                continue
+            found = kept.get(seq)
+            if found is None:
+                record = await self.record(seq)
+                if record is None:
+                    raise NotFound(f"journal record {seq} is gone")
+                found = kept[seq] = {outcome.index: outcome for outcome in record.outcomes}
+                if len(kept) > RECORDS_KEPT:
+                    kept.popitem(last=False)
+            yield found[index]
 
     async def _read(self, key: str) -> bytes:
         """A definition. On a cluster a store may answer from a member that has not heard of it yet."""

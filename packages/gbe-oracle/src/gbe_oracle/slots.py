@@ -96,9 +96,14 @@ class Slot:
 
 
 class OutcomeCache:
-    """Outcomes in memory, in all slots together at most `limit` bytes. What is evicted is read from the journal."""
+    """Outcomes in memory, in all slots together at most `limit` bytes. What is not kept is read from the journal.
+
+    Of a small job all are kept, for its history; of one whose outcomes pass `whole` bytes only those that dependents
+    read, so that a wide job costs no more than its counters.
+    """
 
     _OVERHEAD = 240  # a record's objects, as measured with 64-bit CPython
+    whole = 256 << 10
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -106,17 +111,30 @@ class OutcomeCache:
 
     def remember(self, slot: Slot, record: JournalRecord) -> None:
         """Keep the record's outcomes; the slot's own oldest ones go first when there is no room."""
+        assert slot.job is not None
+        read = slot.job.graph.read
         for outcome in record.outcomes:
-            size = len(bytes(outcome.outcome)) + self._OVERHEAD
+            if not slot.whole and not read[outcome.index]:
+                continue
+            size = self._size(outcome)
             slot.outcomes[outcome.index] = outcome
             slot.outcome_bytes += size
             self._total += size
-        while self._total > self._limit and slot.outcomes:
-            oldest = next(iter(slot.outcomes))
-            size = len(bytes(slot.outcomes.pop(oldest).outcome)) + self._OVERHEAD
-            slot.outcome_bytes -= size
-            self._total -= size
+        if slot.whole and slot.outcome_bytes > self.whole:
             slot.whole = False
+            for index in [index for index in slot.outcomes if not read[index]]:
+                self._drop(slot, index)
+        while self._total > self._limit and slot.outcomes:
+            slot.whole = False
+            self._drop(slot, next(iter(slot.outcomes)))
+
+    def _drop(self, slot: Slot, index: int) -> None:
+        size = self._size(slot.outcomes.pop(index))
+        slot.outcome_bytes -= size
+        self._total -= size
+
+    def _size(self, outcome: OutcomeRecord) -> int:
+        return memoryview(outcome.outcome).nbytes + self._OVERHEAD
 
     def forget(self, slot: Slot) -> None:
         """The slot's outcomes are no longer needed."""

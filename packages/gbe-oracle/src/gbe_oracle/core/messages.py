@@ -151,28 +151,22 @@ def _edge_value(edge: Raw) -> object:
     return {"ref": opened.uri} if isinstance(opened, Ref) else opened.value
 
 
-def task_summaries(job: Job, outcomes: Mapping[int, OutcomeRecord]) -> list[TaskSummary]:
-    """All tasks for the history, in definition order."""
-    summaries = []
-    for index, task in enumerate(job.outline.tasks):
-        record = outcomes.get(index)
-        state = job.task_state(index).value
-        if record is None:
-            summaries.append(TaskSummary(task.name, task.task_type, state))
-        else:
-            summaries.append(
-                TaskSummary(
-                    task.name,
-                    task.task_type,
-                    state,
-                    record.starts or record.attempt,
-                    record.worker,
-                    record.started_at,
-                    record.ended_at,
-                    record.outcome,
-                )
-            )
-    return summaries
+def task_summary(job: Job, index: int, outcome: OutcomeRecord | None) -> TaskSummary:
+    """One task for the history."""
+    task = job.outline.tasks[index]
+    state = job.task_state(index).value
+    if outcome is None:
+        return TaskSummary(task.name, task.task_type, state)
+    return TaskSummary(
+        task.name,
+        task.task_type,
+        state,
+        outcome.starts or outcome.attempt,
+        outcome.worker,
+        outcome.started_at,
+        outcome.ended_at,
+        outcome.outcome,
+    )
 
 
 def summary(job: Job, final: FinalRecord, tasks: list[TaskSummary]) -> JobSummary:
