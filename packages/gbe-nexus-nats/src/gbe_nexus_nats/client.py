@@ -28,6 +28,9 @@ logger = logging.getLogger("gbe.nexus.nats")
 WRITE_AT_ONCE = 64 * 1024
 """Bytes collected after which a write does not wait for the end of the loop's turn: the server can start on them."""
 
+PATIENCE = 0.003
+"""Seconds that what nobody waits for (an ack) stays for the next write, which then costs no more than without it."""
+
 HELD_LIMIT = 2 * 1024 * 1024
 """Bytes kept for the next connection while there is none (acks, subscriptions)."""
 
@@ -91,6 +94,8 @@ class FastClient(Client):
         self._pushed = False
         self._out: list[bytes] = []
         self._out_size = 0
+        self._unhurried: list[bytes] = []
+        self._unhurried_timer: asyncio.TimerHandle | None = None
         self._queue: deque[tuple[bytes, bytes, Delivery | None]] = deque()
         self._queued = asyncio.Event()
         self._ended: Exception | None = None
@@ -134,9 +139,12 @@ class FastClient(Client):
         self.write_out()
 
     def write_or_hold(self, frame: bytes) -> None:
-        """Send a frame, or keep it for the next connection: an ack is as good then."""
+        """Send a frame with the next write, within a few milliseconds, or keep it for the next connection: an ack is
+        as good then."""
         if self._live:
-            self.write(frame)
+            self._unhurried.append(frame)
+            if self._unhurried_timer is None:
+                self._unhurried_timer = self._loop.call_later(PATIENCE, self._write_unhurried)
         elif not self.is_closed and self._pending_data_size < HELD_LIMIT:
             self._pending.append(frame)
             self._pending_data_size += len(frame)
@@ -146,11 +154,16 @@ class FastClient(Client):
         out = self._out
         if not out or self._raw is None or not self._live:
             return
+        if self._raw.is_closing():
+            out.clear()
+            self._out_size = 0
+            return  # Lost, and we are about to be told. uvloop's transport raises where asyncio's drops.
+        if self._unhurried:
+            out[:0] = self._unhurried
+            self._unhurried.clear()
         data = out[0] if len(out) == 1 else b"".join(out)
         out.clear()
         self._out_size = 0
-        if self._raw.is_closing():
-            return  # Lost, and we are about to be told. uvloop's transport raises where asyncio's drops.
         self._raw.write(data)
 
     def attach(self, subject: bytes, where: Callable[[list[Delivery]], None] | Lane) -> Sink:
@@ -243,6 +256,13 @@ class FastClient(Client):
     def _callback_failed(self, error: Exception) -> None:
         logger.error("a message callback failed", exc_info=error)
 
+    def _write_unhurried(self) -> None:
+        self._unhurried_timer = None
+        if self._unhurried and self._live:
+            self._out.extend(self._unhurried)
+            self._unhurried.clear()
+            self.write_out()
+
     def _scheduled_write(self) -> None:
         self._flush_scheduled = False
         self._pushed = False
@@ -255,6 +275,9 @@ class FastClient(Client):
         # Nothing of this connection may leak into the next one: what matters is sent again by its owner.
         self._out.clear()
         self._out_size = 0
+        unhurried, self._unhurried = self._unhurried, []
+        for frame in unhurried:
+            self.write_or_hold(frame)
         self._queue.clear()
         pongs, self._pongs = self._pongs, []
         for future in pongs:

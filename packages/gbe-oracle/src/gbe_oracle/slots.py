@@ -104,6 +104,9 @@ class OutcomeCache:
 
     _OVERHEAD = 240  # a record's objects, as measured with 64-bit CPython
     whole = 256 << 10
+    whole_of_few = 8 << 20
+    few = 1000
+    """So many tasks have all their outcomes kept up to a larger limit: theirs is a history worth not reading again."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -120,7 +123,7 @@ class OutcomeCache:
             slot.outcomes[outcome.index] = outcome
             slot.outcome_bytes += size
             self._total += size
-        if slot.whole and slot.outcome_bytes > self.whole:
+        if slot.whole and slot.outcome_bytes > (self.whole_of_few if len(read) <= self.few else self.whole):
             slot.whole = False
             for index in [index for index in slot.outcomes if not read[index]]:
                 self._drop(slot, index)

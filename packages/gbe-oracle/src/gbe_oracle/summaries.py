@@ -56,7 +56,7 @@ class Summaries:
         assert job is not None
         assert final is not None
         try:
-            if len(job.graph) <= FEW:
+            if not slot.whole and len(job.graph) <= FEW:  # of a whole one the size is known: too large
                 tasks = [task async for task in self._tasks(entry)]
                 message = _message(entry, messages.summary(job, final, tasks))
                 if len(message.payload) <= self._limit:
