@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from pathlib import Path
 
 import pytest
 
@@ -91,5 +92,12 @@ async def test_tls_is_not_given_up_silently() -> None:
 
 
 async def test_missing_credentials_file_is_clear(nats_server: EmbeddedServer) -> None:
-    with pytest.raises(Refused, match=r"nkeys|/nonexistent"):
+    with pytest.raises(Refused, match=r"/nonexistent/x\.creds: can't be read"):
         await connect(nats_server.url, ConnectOptions(credentials="/nonexistent/x.creds", timeout=2))
+
+
+async def test_credentials_file_of_something_else_is_clear(nats_server: EmbeddedServer, tmp_path: Path) -> None:
+    file = tmp_path / "x.creds"
+    file.write_text("-----BEGIN NATS USER JWT-----\nx\n------END NATS USER JWT------\n")
+    with pytest.raises(Refused, match="no USER NKEY SEED in it"):
+        await connect(nats_server.url, ConnectOptions(credentials=str(file), timeout=2))

@@ -225,9 +225,11 @@ async def test_pinned_takes_over(server: EmbeddedServer, bus: NatsTransport) -> 
     assert not second.messages
     # Gone without a word: neither requests nor acks any more.
     bus.client.write = lambda frame: None  # type: ignore[method-assign]
+    bus.client.write_or_hold = lambda frame: None  # type: ignore[method-assign]
     await put(other, b"2", b"3")
     await second.reach(2, within=6)
     del bus.client.write
+    del bus.client.write_or_hold
     await other.close()
 
 

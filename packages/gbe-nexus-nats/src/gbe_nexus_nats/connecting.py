@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import logging
 import re
 import ssl
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -87,8 +87,7 @@ def _arguments(client: FastClient, urls: list[str], options: ConnectOptions) -> 
         arguments["tls"] = ssl.create_default_context(cafile=options.tls_ca)
         client.require_tls = True
     if options.credentials is not None:
-        if importlib.util.find_spec("nkeys") is None:
-            raise Refused("a NATS credentials file needs the package nkeys: pip install 'nats-py[nkeys]'")
+        _check_credentials(options.credentials)
         arguments["user_credentials"] = options.credentials
     if options.user is not None:
         arguments["user"] = options.user
@@ -96,6 +95,17 @@ def _arguments(client: FastClient, urls: list[str], options: ConnectOptions) -> 
     if options.token is not None:
         arguments["token"] = options.token
     return arguments
+
+
+def _check_credentials(path: str) -> None:
+    """nats-py reads the file in the middle of the handshake, where what is wrong with it gets lost."""
+    try:
+        text = Path(path).read_text(encoding="ascii")
+    except (OSError, UnicodeDecodeError) as error:
+        raise Refused(f"credentials file {path}: can't be read: {error}") from error
+    for part in ("NATS USER JWT", "USER NKEY SEED"):
+        if f"BEGIN {part}" not in text:
+            raise Refused(f"credentials file {path}: no {part} in it; expected a file as `nsc generate creds` makes it")
 
 
 async def _give_up(client: FastClient) -> None:
