@@ -47,6 +47,17 @@ def new_ulid() -> str:
     return "".join(_CROCKFORD[number >> shift & 31] for shift in range(125, -5, -5))
 
 
+def ulid_time(ulid: str) -> int:
+    """When a ULID was made, in milliseconds since the epoch. Raises `InvalidId`."""
+    try:
+        number = 0
+        for character in ulid[:10]:
+            number = number << 5 | _CROCKFORD.index(character)
+    except ValueError as error:
+        raise InvalidId(f"{ulid[:40]!r} is not a ULID") from error
+    return number
+
+
 def new_job_id() -> str:
     """A fresh `job_{ulid}`."""
     return "job_" + new_ulid()

@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from functools import partial
+from types import TracebackType
 from typing import Any, TypeVar
 
 from gbe_jobs_domain import subjects
@@ -37,6 +37,7 @@ from gbe_nexus import (
     now_ms,
 )
 from gbe_oracle import inbox
+from gbe_oracle.complaints import Complaints
 from gbe_oracle.core.events import (
     CancelRequested,
     ChildStarted,
@@ -100,6 +101,8 @@ class Engine:
         self._summaries = summaries
         self._identity = identity
         self._spawn = spawn
+        self._loudly = _Loudly(spawn)
+        self._complaints = Complaints()
         self._window = window
         self._trust = trust
         self._cache = OutcomeCache(cache_bytes)
@@ -173,19 +176,8 @@ class Engine:
 
     def on_messages(self, messages: Sequence[Message]) -> None:
         """Handler of the Oracle's subscription."""
-        with self._loudly():
+        with self._loudly:
             self._on_messages(messages)
-
-    @contextmanager
-    def _loudly(self) -> Iterator[None]:
-        """For what a transport calls back: there an error would be logged and its commit never end. Better the role
-        fails, and whoever runs next heals what is missing."""
-        try:
-            yield
-        except ClosedError as error:
-            log.debug("the bus was closed in the middle of it: %s", error)
-        except Exception as error:
-            self._spawn(_raise(error))
 
     def _on_messages(self, messages: Sequence[Message]) -> None:
         for message in messages:
@@ -351,7 +343,7 @@ class Engine:
         self._journal.append_many(records).then(partial(self._appended, commit, looked_at))
 
     def _appended(self, commit: Commit, looked_at: float | None, results: list[int | NexusError]) -> None:
-        with self._loudly():
+        with self._loudly:
             self._proceed(commit, looked_at, results)
 
     def _proceed(self, commit: Commit, looked_at: float | None, results: list[int | NexusError]) -> None:
@@ -451,7 +443,7 @@ class Engine:
         self._transport.publish_many(outgoing).then(partial(self._issued, commit))
 
     def _issued(self, commit: Commit, results: list[PubAck | NexusError]) -> None:
-        with self._loudly():
+        with self._loudly:
             if any(isinstance(result, NexusError) for result in results):
                 self._spawn(self._reissue(commit, results))
             else:
@@ -491,7 +483,7 @@ class Engine:
                             continue
                     self._dispatch_refused(commit, message, result)
                 else:
-                    log.warning("%s was not stored, trying again: %s", message.subject, result)
+                    self._complaints.say("%s was not stored, trying again: %s", message.subject, result)
                     again.append(message)
             if not again:
                 break
@@ -580,7 +572,7 @@ class Engine:
             self._transport.publish_many(histories).then(partial(self._ended, commit))
 
     def _ended(self, commit: Commit, results: list[PubAck | NexusError]) -> None:
-        with self._loudly():
+        with self._loudly:
             self._commits.discard(commit)
             for entry, result in zip(commit.entries, results, strict=True):
                 if isinstance(result, PubAck):
@@ -912,8 +904,30 @@ class Engine:
             try:
                 return await action()
             except NexusError as error:
-                log.warning("trying again in %.1f s: %s", RETRY_DELAY, error)
+                self._complaints.say("trying again in %.1f s: %s", RETRY_DELAY, error)
                 await asyncio.sleep(RETRY_DELAY)
+
+
+class _Loudly:
+    """For what a transport calls back: there an error would be logged and its commit never end. Better the role
+    fails, and whoever runs next heals what is missing."""
+
+    def __init__(self, spawn: Spawn) -> None:
+        self._spawn = spawn
+
+    def __enter__(self) -> None:
+        """Nothing to prepare."""
+
+    def __exit__(self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None) -> bool:
+        if error is None:
+            return False
+        if isinstance(error, ClosedError):
+            log.debug("the bus was closed in the middle of it: %s", error)
+            return True
+        if isinstance(error, Exception):
+            self._spawn(_raise(error))
+            return True
+        return False
 
 
 async def _raise(error: Exception) -> None:

@@ -21,12 +21,14 @@ from gbe_nexus import (
 )
 from gbe_oracle.core.events import DeadlinePassed
 from gbe_oracle.engine import Engine
+from gbe_oracle.leftovers import Leftovers
 
 log = logging.getLogger("gbe.oracle")
 
 PURGE_AT_ONCE = 64
 TRIM_EVERY = 2.0
 SWEEP_EVERY = 60.0
+LEFTOVERS_EVERY = 600.0
 LOOK_AGAIN = 2.0
 """Seconds after which a job that was decided and not ended is looked at again."""
 TOMBSTONE_AGE = 3600.0
@@ -49,12 +51,21 @@ class Housekeeping:
     """Called by the Oracle's tick. Every step may be done by several Oracles at once, or twice."""
 
     def __init__(
-        self, transport: Transport, engine: Engine, journal: Journal, history: Journal, *, purge_after: float
+        self,
+        transport: Transport,
+        engine: Engine,
+        journal: Journal,
+        history: Journal,
+        leftovers: Leftovers,
+        *,
+        purge_after: float,
     ) -> None:
         self._transport = transport
         self._engine = engine
         self._journal = journal
         self._history = history
+        self._leftovers = leftovers
+        self._next_leftovers = 0.0
         # Readers that are a little behind are to find one of the two, journal or history.
         self._purge_after = purge_after
         self._next_trim = 0.0
@@ -76,6 +87,9 @@ class Housekeeping:
         if now >= self._next_sweep:
             self._next_sweep = now + SWEEP_EVERY
             await self._sweep(now)
+        if now >= self._next_leftovers:
+            self._next_leftovers = now + LEFTOVERS_EVERY
+            await self._leftovers.sweep(now)
 
     def _expire(self) -> None:
         now = now_ms()

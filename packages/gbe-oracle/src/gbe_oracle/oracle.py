@@ -20,6 +20,7 @@ from gbe_oracle.contract import Oracle, OracleError
 from gbe_oracle.effects import Effects
 from gbe_oracle.engine import TRUST, Engine
 from gbe_oracle.housekeeping import Housekeeping
+from gbe_oracle.leftovers import Leftovers
 from gbe_oracle.loading import Loader
 from gbe_oracle.settings import OracleSettings
 from gbe_oracle.summaries import Summaries
@@ -119,7 +120,10 @@ class BusOracle(BusRole, Oracle):
             cache_bytes=settings.cache_mib << 20,
             trust=min(TRUST, max(settings.purge_after / 2, 0.05)),
         )
-        self._housekeeping = Housekeeping(self.transport, engine, journal, history, purge_after=settings.purge_after)
+        leftovers = Leftovers(artifacts, journal, history, history_age=settings.history_days * streams.DAY)
+        self._housekeeping = Housekeeping(
+            self.transport, engine, journal, history, leftovers, purge_after=settings.purge_after
+        )
         inbox_spec = ConsumerSpec(
             streams.INBOX,
             subjects.ORACLE_CONSUMER,

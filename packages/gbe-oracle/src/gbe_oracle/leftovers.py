@@ -1,0 +1,61 @@
+"""Artifacts of jobs that nobody remembers any more: a job's artifacts go with its history."""
+
+from __future__ import annotations
+
+import logging
+import re
+
+from gbe_jobs_domain import subjects
+from gbe_jobs_domain.ids import JOB_ID, ulid_time
+from gbe_nexus import ArtifactStore, Journal, now_ms
+
+log = logging.getLogger("gbe.oracle")
+
+PATIENCE = 3600.0
+"""Seconds a job must have been unknown: its submit may still be on the way, with its definition stored already."""
+AT_ONCE = 200
+"""Jobs looked up in one sweep."""
+
+_ULID = re.compile(r"job_[0-9A-HJKMNP-TV-Z]{26}\Z")
+
+
+class Leftovers:
+    """Finds and deletes them, some at each call. Several Oracles may do so at once."""
+
+    def __init__(self, artifacts: ArtifactStore, journal: Journal, history: Journal, *, history_age: float) -> None:
+        self._artifacts = artifacts
+        self._journal = journal
+        self._history = history
+        self._history_age = history_age
+        self._unknown_since: dict[str, float] = {}
+
+    async def sweep(self, now: float) -> int:
+        """One round at loop time `now`; returns how many jobs' artifacts were deleted. Raises `NexusError`."""
+        owners = {key.split("/", 1)[0] for key in await self._artifacts.keys()}
+        self._unknown_since = {job: since for job, since in self._unknown_since.items() if job in owners}
+        deleted = 0
+        suspects = sorted(job for job in owners if JOB_ID.match(job) and self._may_be_forgotten(job))
+        # Those known to be unknown first, then others in turn: a live one costs two reads per round.
+        suspects.sort(key=lambda job: self._unknown_since.get(job, now))
+        for job in suspects[:AT_ONCE]:
+            if await self._remembered(job):
+                self._unknown_since.pop(job, None)
+            elif now - self._unknown_since.setdefault(job, now) >= PATIENCE:
+                await self._artifacts.delete_prefix(job + "/")
+                del self._unknown_since[job]
+                deleted += 1
+        if deleted:
+            log.info("deleted the artifacts of %d jobs that are no longer in the history", deleted)
+        return deleted
+
+    def _may_be_forgotten(self, job_id: str) -> bool:
+        """Whether it is worth asking: an id of our own making tells its age."""
+        if not _ULID.match(job_id):
+            return True
+        return now_ms() - ulid_time(job_id[4:]) > self._history_age * 1000
+
+    async def _remembered(self, job_id: str) -> bool:
+        return (
+            await self._journal.last(subjects.journal("*", job_id)) is not None
+            or await self._history.last(subjects.history("*", job_id)) is not None
+        )
