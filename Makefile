@@ -28,11 +28,12 @@ help:
 demo: sync
 	$(RUN) gbe run docs/examples/demo.yaml
 
+# Most tests wait for servers and processes most of the time, so four run at once on two cores.
 test: lint
-	$(RUN) pytest $(PYTEST_ARGS)
+	$(RUN) pytest -n 4 $(PYTEST_ARGS)
 
 test-full: lint
-	$(RUN) pytest -m '' $(PYTEST_ARGS)
+	$(RUN) pytest -n 2 -m '' $(PYTEST_ARGS)
 
 lint: sync
 	$(RUN) ruff format --check .
