@@ -12,14 +12,17 @@ from gbe_jobs_domain.ids import InvalidId
 from gbe_jobs_domain.outcomes import Failed
 from gbe_jobs_domain.payloads import JobRefused, JobSubmitted, ProgressKind
 from gbe_jobs_domain.states import JobState, TaskState
-from gbe_jobs_domain.streams import INBOX, QUEUE, Retention, streams
-from gbe_nexus import ConsumerSpec, Message, PayloadDecoder, Transport, connect, encode_payload
+from gbe_jobs_domain.streams import HISTORY, INBOX, PROGRESS, QUEUE, WORK_STREAMS, Retention, streams
+from gbe_nexus import ConsumerSpec, Message, PayloadDecoder, PubAck, Transport, Unavailable, connect, encode_payload
 from gbe_overseer import CancelAnswer, JobClient
+from gbe_overseer import client as client_module
 from gbe_overseer import watching as watching_module
 from gbe_overseer.errors import EcumeneFull, NoEcumene, OtherDefinition, UnknownJob
 from gbe_overseer.view import Change, TaskChanged, TaskWrote, WaitingFor
 
 Job = JobDefinition
+
+SUBMIT = subjects.submit("etl")
 
 
 async def submitted(bus: Transport) -> list[JobSubmitted]:
@@ -232,3 +235,73 @@ async def test_a_late_watcher_learns_what_runs(client: JobClient, oracle: Any) -
     oracle.progress(0, ProgressKind.STARTED, attempt=2)
     view = await client.find("job_1")
     assert (view.tasks[0].state, view.tasks[0].attempts) == (TaskState.RUNNING, 2)
+
+
+def deaf(bus: Transport, monkeypatch: pytest.MonkeyPatch, name: str, first: str, times: int | None = None) -> list[str]:
+    """Calls of that name with that first argument are met with silence, so many times. What was asked."""
+    asked: list[str] = []
+    call = getattr(bus, name)
+
+    async def ask(what: str, *args: Any, **options: Any) -> Any:
+        asked.append(what)
+        if what == first and (times is None or asked.count(first) <= times):
+            raise Unavailable(f"{what} has no leader")
+        return await call(what, *args, **options)
+
+    monkeypatch.setattr(bus, name, ask)
+    return asked
+
+
+async def test_a_submit_does_not_ask_about_streams_that_may_lose_messages(
+    client: JobClient, bus: Transport, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = deaf(bus, monkeypatch, "stream_state", PROGRESS)
+    await client.submit(job)
+    assert sorted(asked) == sorted(WORK_STREAMS)
+
+
+@pytest.mark.parametrize(("name", "first"), [("stream_state", INBOX), ("journal", HISTORY), ("publish", SUBMIT)])
+async def test_a_submit_is_patient_with_an_election(
+    client: JobClient, bus: Transport, job: Job, monkeypatch: pytest.MonkeyPatch, name: str, first: str
+) -> None:
+    monkeypatch.setattr(client_module, "_PAUSE", 0.001)
+    deaf(bus, monkeypatch, name, first, times=3)
+    assert not (await client.submit(job, job_id="job_1")).existed
+    assert len(await submitted(bus)) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "says"),
+    [
+        ("stream_state", INBOX, "^not submitted: GBE_INBOX has no leader"),
+        ("publish", SUBMIT, "^whether job_1 was submitted is unknown .*: gbe.jobs.etl.submit has no leader"),
+    ],
+)
+async def test_a_submit_whose_patience_ends_says_what_is_known(
+    client: JobClient, bus: Transport, job: Job, monkeypatch: pytest.MonkeyPatch, name: str, first: str, says: str
+) -> None:
+    monkeypatch.setattr(client_module, "_PAUSE", 0.001)
+    monkeypatch.setattr(client_module, "SUBMIT_PATIENCE", 0.02)
+    deaf(bus, monkeypatch, name, first)
+    with pytest.raises(Unavailable, match=says):
+        await client.submit(job, job_id="job_1")
+
+
+async def test_a_fresh_submit_that_meets_itself_is_no_other_job(
+    client: JobClient, bus: Transport, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_module, "_PAUSE", 0.001)
+    publish = bus.publish
+    tries = 0
+
+    async def lose_the_first_answer(*args: Any, **options: Any) -> PubAck:
+        nonlocal tries
+        tries += 1
+        ack = await publish(*args, **options)
+        if tries == 1:
+            raise Unavailable("no answer")
+        return ack
+
+    monkeypatch.setattr(bus, "publish", lose_the_first_answer)
+    assert not (await client.submit(job)).existed
+    assert (tries, len(await submitted(bus))) == (2, 1)

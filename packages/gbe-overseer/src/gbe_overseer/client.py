@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -29,6 +30,7 @@ from gbe_nexus import (
     NotFound,
     StreamState,
     Transport,
+    Unavailable,
     UndecodableMessage,
     UnknownVersion,
     encode_payload,
@@ -39,12 +41,21 @@ from gbe_overseer.errors import EcumeneFull, NoEcumene, OtherDefinition, Unknown
 from gbe_overseer.view import JobView
 from gbe_overseer.watching import JobWatch
 
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
 FULL: Final = 0.8
 """From this share of a work stream on, new jobs are refused."""
 
 MAX_ARTIFACT: Final = 1 << 30
 """Bytes of a definition or of results that are read back."""
 
+SUBMIT_PATIENCE: Final = 15.0
+"""Seconds for which a submit asks again where nobody answers. A stream of a cluster has no leader for a while after a
+member died, and a transport is silent for up to 10 s before it says so."""
+
+_PAUSE = 0.5
 _AT_ONCE = 32
 _ENVELOPE = 4096  # room for the envelope and the fields around a definition
 
@@ -115,25 +126,23 @@ class JobClient:
 
         `new_id`: a fresh id (`new_job_id`) that the caller watches already; nothing is looked up for it.
 
-        Raises `OtherDefinition`, `EcumeneFull`, `InvalidId`, and what `Transport.publish` raises.
+        Silence is met with patience (`SUBMIT_PATIENCE`). Raises `OtherDefinition`, `EcumeneFull`, `InvalidId`, and what
+        `Transport.publish` raises.
         """
         body = encode_definition(definition)
         sha256 = hashlib.sha256(body).hexdigest()
-        await self._prepare()
         accepted = Submitted(job_id or new_id or new_job_id(), definition.job_type, sha256)
         if job_id is not None:
             check_job_id(job_id)
-            if (known := await self._known(job_id)) is not None:
-                return self._same(accepted, *known)
-        return await self._publish_submit(accepted, definition, body, retry_of)
-
-    async def _publish_submit(
-        self, accepted: Submitted, definition: JobDefinition, body: bytes, retry_of: str | None
-    ) -> Submitted:
+        until = asyncio.get_running_loop().time() + SUBMIT_PATIENCE
+        known = await _patiently(lambda: self._prepare(job_id), until, "not submitted")
+        if known is not None:
+            return self._same(accepted, *known)
         raw: msgspec.Raw | None = msgspec.Raw(body)
         ref: Ref | None = None
         if len(body) + _ENVELOPE > self.transport.max_payload // 2:
-            raw, ref = None, await self._store_definition(accepted.job_id, body)
+            raw = None
+            ref = await _patiently(lambda: self._store_definition(accepted.job_id, body), until, "not submitted")
         payload = JobSubmitted(
             accepted.job_id,
             accepted.job_type,
@@ -143,11 +152,19 @@ class JobClient:
             submitted_at=now_ms(),
             retry_of=retry_of,
         )
+        return await self._publish_submit(accepted, payload, until, fresh=job_id is None)
+
+    async def _publish_submit(
+        self, accepted: Submitted, payload: JobSubmitted, until: float, *, fresh: bool
+    ) -> Submitted:
         event_id = f"{accepted.job_id}:submit"
-        ack = await self.transport.publish(
-            subjects.submit(accepted.job_type), encode_payload(event_id, payload), msg_id=event_id
+        subject, body = subjects.submit(accepted.job_type), encode_payload(event_id, payload)
+        ack = await _patiently(
+            lambda: self.transport.publish(subject, body, msg_id=event_id),
+            until,
+            f"whether {accepted.job_id} was submitted is unknown (submitted again under this id, it is the same job)",
         )
-        if not ack.duplicate:
+        if fresh or not ack.duplicate:  # nobody else has this id: a duplicate is our own try whose answer got lost
             return accepted
         # A submit of this id is there already, and no Oracle had taken it when we looked.
         entry = await (await self.log(INBOX)).read(ack.seq)
@@ -175,15 +192,21 @@ class JobClient:
             return waiting[0].job_type, waiting[1]
         return None
 
-    async def _prepare(self) -> None:
-        """Make the streams that are missing, and see that there is room."""
-        specs = streams(self._retention)
-        states = await asyncio.gather(*(self._stream_state(spec.name) for spec in specs))
-        for spec, state in zip(specs, states, strict=True):
-            if state is None:
+    async def _prepare(self, job_id: str | None) -> tuple[str, str] | None:
+        """See that there are streams with room, and what is known of a job of that id."""
+        states = await asyncio.gather(*map(self._stream_state, WORK_STREAMS))
+        if None in states:
+            await self._make_streams()
+        for state in states:
+            if state is not None and state.fullness >= FULL:
+                raise EcumeneFull(state.name, state.fullness)
+        return None if job_id is None else await self._known(job_id)
+
+    async def _make_streams(self) -> None:
+        """Those that are missing: the others are as their maker wanted them."""
+        for spec in streams(self._retention):
+            if await self._stream_state(spec.name) is None:
                 await self.transport.ensure_stream(spec)
-            elif spec.name in WORK_STREAMS and state.fullness >= FULL:
-                raise EcumeneFull(spec.name, state.fullness)
 
     async def _stream_state(self, name: str) -> StreamState | None:
         try:
@@ -364,6 +387,19 @@ class JobClient:
         await self.transport.publish(
             subjects.cancel(job_type), encode_payload(event_id, JobCancelRequested(job_id, reason)), msg_id=event_id
         )
+
+
+async def _patiently(action: Callable[[], Awaitable[T]], until: float, otherwise: str) -> T:
+    """Do it, again and again while nobody answers; after `until`, raise `Unavailable`: `otherwise`, and why."""
+    loop = asyncio.get_running_loop()
+    while True:
+        try:
+            return await action()
+        except Unavailable as error:
+            if loop.time() + _PAUSE >= until:
+                raise Unavailable(f"{otherwise}: {error}") from error
+            log.warning("no answer yet: %s", error)
+            await asyncio.sleep(_PAUSE)
 
 
 def _submit_in(body: bytes) -> tuple[JobSubmitted, str] | None:
