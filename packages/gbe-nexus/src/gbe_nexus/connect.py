@@ -43,12 +43,14 @@ async def connect(url: str, options: ConnectOptions | None = None) -> Transport:
     from importlib.metadata import entry_points  # 20 ms that a process with a transport of its own need not pay
 
     scheme = urlsplit(url.split(",", 1)[0]).scheme
-    found = [point for point in entry_points(group=GROUP) if point.name == scheme]
-    if not found:
-        known = ", ".join(sorted({point.name for point in entry_points(group=GROUP)})) or "none"
+    # Looked up once: an installation that goes on meanwhile may change the answer.
+    installed = {point.name: point for point in reversed(tuple(entry_points(group=GROUP)))}
+    found = installed.get(scheme)
+    if found is None:
+        known = ", ".join(sorted(installed)) or "none"
         raise UnknownTransport(f"no transport for {scheme or url!r}: URL schemes installed here are {known}")
     try:
-        factory: Factory = found[0].load()
+        factory: Factory = found.load()
     except Exception as error:
-        raise UnknownTransport(f"the transport plug-in {found[0].value!r} for {scheme!r} is broken: {error}") from error
+        raise UnknownTransport(f"the transport plug-in {found.value!r} for {scheme!r} is broken: {error}") from error
     return await factory(url, options or ConnectOptions())
