@@ -43,13 +43,6 @@ def left_behind(cli: Cli) -> list[str]:
     return running + [path.name for path in cli.home.glob("gbe-*")]
 
 
-def command_line(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
-    except OSError:
-        return ""
-
-
 @pytest.mark.parametrize("transport", ["nats", "memory"])
 def test_prints_the_object_of_section_6(cli: Cli, transport: str) -> None:
     done = cli.run("run", EXAMPLES / "diamond.yaml", "--json", "--transport", transport)
@@ -133,14 +126,8 @@ def test_a_killed_run_leaves_nothing_running(cli: Cli, sleeper: Path, tmp_path: 
     process = cli.start("run", sleeper, output=output)
     wait_for_text(output, "sleep: running")
     finish(process, signal.SIGKILL)
-
-    def left() -> set[str]:
-        return {command_line(pid) for pid in processes({"HOME": str(cli.home)})}
-
-    # The Operative tries for a while to hand its task back to a server that is gone; its commands are not waited for.
-    wait_for(
-        lambda: all("gbe_operative" in line or not line for line in left()), "server, Oracle and commands are gone", 10
-    )
+    # The Operative tries for a moment to hand its task back to a server that is gone.
+    wait_for(lambda: not list(processes({"HOME": str(cli.home)})), "everything is gone", 10)
 
 
 @pytest.mark.parametrize("victim", ["gbe_oracle", "gbe_operative", "nats-server"])

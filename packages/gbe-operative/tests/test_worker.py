@@ -29,6 +29,7 @@ from gbe_nexus import (
     Unavailable,
 )
 from gbe_nexus_memory import MemoryTransport
+from gbe_operative import worker as worker_module
 from gbe_operative.composite import CompositeOperative
 from gbe_operative.contract import Execution, Operative, OperativeError
 from gbe_operative.mock import Behaviour, MockOperative, skip
@@ -584,6 +585,80 @@ async def test_what_arrives_while_stopping_is_handed_back(hall: Hall) -> None:
     assert operative.runs["t"] == 0
     await hall.worker().start()
     await hall.ends()
+
+
+class Away(MemoryTransport):
+    """Loses its server when it is told to: everything waits for it then."""
+
+    def __init__(self, broker: Any) -> None:
+        super().__init__(broker)
+        self.away = False
+
+    @property
+    def connected(self) -> bool:
+        return not self.away
+
+    async def state_store(self, bucket: str, *, ttl: float = 0) -> Any:
+        store = await super().state_store(bucket, ttl=ttl)
+        create = store.create
+
+        async def create_when_there(*args: Any, **options: Any) -> int:
+            while self.away:
+                await asyncio.sleep(0.001)
+            return await create(*args, **options)
+
+        store.create = create_when_there  # type: ignore[method-assign]
+        return store
+
+    async def publish(self, *args: Any, **options: Any) -> PubAck:
+        if self.away:
+            raise Unavailable("gone")
+        return await super().publish(*args, **options)
+
+
+async def test_nothing_is_handed_back_to_a_server_that_is_gone(
+    hall: Hall, transport: MemoryTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_module, "AWAY_PATIENCE", 0.05)
+    monkeypatch.setattr(worker_module, "AWAY_POLL", 0.01)
+    bus = Away(transport.broker)
+    operative = MockOperative(behaviours={"slow": HANG})
+    worker = hall.worker(operative, transport=bus, settings=WorkerSettings(stop_grace=0, interrupt_grace=60))
+    await worker.start()
+    await hall.queue(hall.task("slow"))
+    await asyncio.wait_for(operative.started.wait(), 5)
+    bus.away = True
+    async with asyncio.timeout(5):
+        await worker.stop()
+    await bus.close()
+
+
+async def test_who_cleans_up_is_waited_for_without_a_server_too(
+    hall: Hall, transport: MemoryTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_module, "AWAY_PATIENCE", 0.05)
+    monkeypatch.setattr(worker_module, "AWAY_POLL", 0.01)
+    bus = Away(transport.broker)
+    began = asyncio.Event()
+
+    async def body(execution: Execution) -> TaskOutcome:
+        cancelled = execution.cancelled
+        began.set()
+        await cancelled.wait()
+        await asyncio.sleep(0.2)
+        bus.away = False
+        return Completed()
+
+    worker = hall.worker(Doing(body), transport=bus, settings=WorkerSettings(stop_grace=0, interrupt_grace=60))
+    await worker.start()
+    task = hall.task()
+    await hall.queue(task)
+    await asyncio.wait_for(began.wait(), 5)
+    bus.away = True
+    async with asyncio.timeout(5):
+        await worker.stop()
+    assert await hall.note(task) == TaskNote(handed_back=1, starts=1)
+    await bus.close()
 
 
 # --- messages that make no sense ---

@@ -91,6 +91,11 @@ class Attempt:
         self.message = message
         return True
 
+    @property
+    def executing(self) -> bool:
+        """Whether its Operative is at it; otherwise it waits for the bus, before its start or after its end."""
+        return self._phase is _Phase.EXECUTING
+
     # --- ways in ---
 
     def admit(self, as_of: float) -> None:

@@ -39,6 +39,9 @@ log = logging.getLogger(__name__)
 DEFAULT_SLOTS = 4
 POLL = 0.2
 FLUSH_TIMEOUT = 2.0
+AWAY_PATIENCE = 2.0
+"""Seconds for which a stop waits to hand back what it interrupted, where the server is away."""
+AWAY_POLL = 0.1
 
 _decode_control = PayloadDecoder(TaskControl).decode
 
@@ -229,11 +232,27 @@ class Worker(BusRole):
             log.info("handing back what still runs")
             for lane in self._lanes.values():
                 lane.interrupt_all()
-            if not await shop.drain(self._settings.interrupt_grace + 1):
+            if not await self._handed_back(shop):
                 log.warning("some tasks could not be handed back; their leases will end")
         finally:
             await shop.abandon()
             await self._flush()
+
+    async def _handed_back(self, shop: Workshop) -> bool:
+        """Wait until what was interrupted has cleaned up and is handed back: not for long to a server that is away."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self._settings.interrupt_grace + 1
+        away_since: float | None = None
+        while (left := until - loop.time()) > 0:
+            if await shop.drain(min(left, AWAY_POLL)):
+                return True
+            if self.transport.connected or any(a.executing for lane in self._lanes.values() for a in lane.attempts):
+                away_since = None
+            elif away_since is None:
+                away_since = loop.time()
+            elif loop.time() - away_since >= AWAY_PATIENCE:
+                return False
+        return False
 
     async def _flush(self) -> None:
         """What was said of messages must be out before the connection is closed."""
