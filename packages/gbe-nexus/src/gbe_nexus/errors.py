@@ -44,7 +44,10 @@ class PayloadTooLarge(Refused):
 
 
 class StreamFull(NexusError):
-    """A stream with `discard: new` has reached a limit; room appears when its messages are consumed."""
+    """A stream with `discard: new` has reached a limit; room appears when its messages are consumed.
+
+    An implementation may try again for about a second before it says so.
+    """
 
     retryable = True
 

@@ -40,7 +40,11 @@ class StateStore(ABC):
 
     @abstractmethod
     async def delete(self, key: str, *, revision: int | None = None) -> None:
-        """Remove (only at `revision`, where given, else `Conflict`). A key that isn't there is fine without one."""
+        """Remove (only at `revision`, where given, else `Conflict`). A key that isn't there is fine without one.
+
+        Not proof against the death of a server: with nats-server 2.15, a key deleted within minutes of the server's
+        SIGKILL was seen to come back with its previous value. What must not come back needs a TTL.
+        """
 
     @abstractmethod
     async def keys(self, prefix: str = "") -> list[str]:

@@ -104,7 +104,8 @@ class ConsumerSpec:
     `ack_wait`: seconds until an unacknowledged message is delivered again. `max_deliver`: 0 = without limit.
     `max_ack_pending`: how many unacknowledged messages the *group* may hold, delayed naks included.
     `pinned`: one subscriber of the group gets everything, the others stand by and take over within
-    `pin_timeout` seconds of its silence. An existing group's settings are adopted, never changed.
+    `pin_timeout` seconds of its silence. One without credit asks for nothing, and so counts as silent.
+    An existing group's settings are adopted, never changed.
     """
 
     stream: str
@@ -255,8 +256,9 @@ class Transport(ABC):
     ) -> PubAck:
         """Store one message; returns when it is durable.
 
-        Raises `PayloadTooLarge`, `StreamFull`, `Refused` (no stream takes this subject), `Unavailable` after
-        the transport's own retries (with a `msg_id` the retry is idempotent; without one it is not retried).
+        Raises `PayloadTooLarge`, `StreamFull` (perhaps tried again for about a second before), `Refused` (no stream
+        takes this subject), `Unavailable` after the transport's own retries (with a `msg_id` the retry is idempotent;
+        without one it is not retried).
         """
 
     @abstractmethod
@@ -269,11 +271,18 @@ class Transport(ABC):
 
     @abstractmethod
     def hint(self, subject: str, payload: bytes, *, headers: Mapping[str, str] | None = None) -> None:
-        """Publish without waiting for anything: progress, heartbeats. Dropped while disconnected."""
+        """Publish without waiting for anything: progress, heartbeats. Dropped while disconnected.
+
+        Raises `PayloadTooLarge` for what is larger than `max_payload`.
+        """
 
     @abstractmethod
     async def listen(self, subjects: Sequence[str], handler: Callable[[str, bytes], None]) -> Subscription:
-        """Every message published on the subjects from now on while connected, stored or not. No acks, no replay."""
+        """Every message published on the subjects from now on while connected, stored or not. No acks, no replay.
+
+        On a cluster, "from now on" holds for the member this is connected to; what is published over another one is
+        heard a little later, when the interest has spread there.
+        """
 
     @abstractmethod
     async def ensure_stream(self, spec: StreamSpec) -> None:
@@ -300,7 +309,7 @@ class Transport(ABC):
 
     @abstractmethod
     async def trim(self, stream: str, before: int) -> int:
-        """Delete all messages with a sequence below `before`; returns how many."""
+        """Delete all messages with a sequence below `before`; returns how many. Raises `NotFound`."""
 
     @abstractmethod
     async def journal(self, stream: str) -> Journal:
