@@ -26,6 +26,10 @@ from gbe_oracle.leftovers import Leftovers
 log = logging.getLogger("gbe.oracle")
 
 PURGE_AT_ONCE = 64
+STRAGGLER_AGE = 30.0
+"""Seconds after which a journal that older live ones keep from being cut off is purged by itself."""
+LIVE_AT_ONCE = 64
+"""With more live journals than this, nothing is cut: finding the first needed record would cost a read for each."""
 TRIM_EVERY = 2.0
 SWEEP_EVERY = 60.0
 LEFTOVERS_EVERY = 600.0
@@ -74,6 +78,7 @@ class Housekeeping:
         self._deadlines: dict[str, tuple[int, str]] = {}
         self._begun: set[str] = set()
         self._decided: set[str] = set()
+        self._firsts: dict[str, int] = {}
 
     async def tick(self) -> None:
         """One round. Raises `NexusError`; the next round goes on where this one ended."""
@@ -101,12 +106,42 @@ class Housekeeping:
                 self._engine.add(job_type, job_id, DeadlinePassed("the job's time is over"), _Unheard())
 
     async def _purge(self, now: float) -> None:
-        """Journals of jobs that are in the history."""
-        purgeable = self._engine.purgeable
-        while purgeable and purgeable[0][0] + self._purge_after <= now:
-            batch = [subject for since, subject in purgeable[:PURGE_AT_ONCE] if since + self._purge_after <= now]
-            await asyncio.gather(*(self._journal.purge(subject) for subject in batch))
-            del purgeable[: len(batch)]
+        """Journals of jobs that are in the history.
+
+        One purge per job costs the server as much as running half of a small one. So where many are due, the stream is
+        cut below the first record that is still needed, and only what that leaves is purged one by one.
+        """
+        due = [subject for since, subject in self._engine.purgeable if since + self._purge_after <= now]
+        if len(due) > PURGE_AT_ONCE:
+            gone = await self._cut(set(due))
+            self._engine.purgeable[:] = [item for item in self._engine.purgeable if item[1] not in gone]
+            due = [subject for since, subject in self._engine.purgeable if since + STRAGGLER_AGE <= now]
+        for start in range(0, len(due), PURGE_AT_ONCE):
+            await asyncio.gather(*(self._journal.purge(subject) for subject in due[start : start + PURGE_AT_ONCE]))
+        done = set(due)
+        self._engine.purgeable[:] = [item for item in self._engine.purgeable if item[1] not in done]
+
+    async def _cut(self, ended: set[str]) -> set[str]:
+        """Cut the journal stream as far as only these jobs have records there; returns those that have none left."""
+        # In this order: whatever has a record at or below `last` is among the subjects then.
+        last = (await self._transport.stream_state(streams.JOURNAL)).last_seq
+        left = await self._journal.subjects("gbe.journal.>")
+        live = [subject for subject in left if subject not in ended]
+        if len(live) > LIVE_AT_ONCE:
+            return ended - left.keys()
+        firsts: dict[str, int] = {}
+        for subject in live:
+            first = self._firsts.get(subject) or await self._first(subject)
+            if first is not None:  # else it was purged meanwhile
+                firsts[subject] = first
+        self._firsts = firsts
+        await self._transport.trim(streams.JOURNAL, min([last + 1, *firsts.values()]))
+        return ended - (await self._journal.subjects("gbe.journal.>")).keys()
+
+    async def _first(self, subject: str) -> int | None:
+        async for entry in self._journal.replay(subject):
+            return entry.seq
+        return None
 
     async def _trim(self) -> None:
         """What all Oracles together have acknowledged."""
