@@ -52,6 +52,18 @@ async def test_a_young_job_is_not_even_asked_about(bus: Transport, script: Scrip
     assert await owners(bus) == {young}
 
 
+async def test_all_are_looked_at_in_turn(bus: Transport, script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gbe_oracle.leftovers.AT_ONCE", 2)
+    live = [f"job_live{number}" for number in range(3)]
+    sweep = await leftovers_on(bus, *live, "job_zgone")
+    for job_id in live:
+        await bus.publish(subjects.history("test", job_id), b"{}")
+    for number in range(4):
+        await sweep.sweep(number)
+    await sweep.sweep(PATIENCE + 4)
+    assert await owners(bus) == set(live)
+
+
 async def test_what_is_not_a_jobs_is_left_alone(bus: Transport, script: Script) -> None:
     artifacts = await bus.artifact_store("gbe-artifacts")
     await artifacts.put("images/alpine.tar", b"x")

@@ -383,7 +383,7 @@ class Attempt:
             await self._shop.insist("store a dead letter", lambda: self.message.dead_letter(decision.error))
         else:
             self.message.ack()
-        await self._shop.notes.remove(self.task.task_id)
+        await self._forget_note()
 
     async def _forget_note(self) -> None:
         if not self._noted.revision:

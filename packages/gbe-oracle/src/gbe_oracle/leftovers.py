@@ -28,18 +28,21 @@ class Leftovers:
         self._history = history
         self._history_age = history_age
         self._unknown_since: dict[str, float] = {}
+        self._remembered_at: dict[str, float] = {}
 
     async def sweep(self, now: float) -> int:
         """One round at loop time `now`; returns how many jobs' artifacts were deleted. Raises `NexusError`."""
         owners = {key.split("/", 1)[0] for key in await self._artifacts.keys()}
         self._unknown_since = {job: since for job, since in self._unknown_since.items() if job in owners}
         deleted = 0
-        suspects = sorted(job for job in owners if JOB_ID.match(job) and self._may_be_forgotten(job))
-        # Those known to be unknown first, then others in turn: a live one costs two reads per round.
-        suspects.sort(key=lambda job: self._unknown_since.get(job, now))
+        self._remembered_at = {job: at for job, at in self._remembered_at.items() if job in owners}
+        suspects = [job for job in owners if JOB_ID.match(job) and self._may_be_forgotten(job)]
+        # Those known to be unknown first, then the others in turn: each costs two reads.
+        suspects.sort(key=lambda job: (job not in self._unknown_since, self._remembered_at.get(job, -1.0), job))
         for job in suspects[:AT_ONCE]:
             if await self._remembered(job):
                 self._unknown_since.pop(job, None)
+                self._remembered_at[job] = now
             elif now - self._unknown_since.setdefault(job, now) >= PATIENCE:
                 await self._artifacts.delete_prefix(job + "/")
                 del self._unknown_since[job]
