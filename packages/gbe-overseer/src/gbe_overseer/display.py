@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable
 from typing import Protocol, TextIO
 
@@ -16,8 +17,17 @@ class Display(Protocol):
 
     interval: float | None
 
+    @property
+    def tells_all(self) -> bool:
+        """Whether what it leaves on the screen says of each task how it ended."""
+        ...
+
     def show(self, view: JobView, changes: Iterable[Change]) -> None:
         """What is known now, and what is new about it."""
+        ...
+
+    def say(self, text: str) -> None:
+        """A line for whoever looks on, about what isn't the job's doing."""
         ...
 
     def close(self) -> None:
@@ -29,6 +39,7 @@ class PlainLines:
     """One line per event."""
 
     interval: float | None = None
+    tells_all = False  # a log is not read for the results
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -40,6 +51,11 @@ class PlainLines:
             self._stream.write(text)
             self._stream.flush()
 
+    def say(self, text: str) -> None:
+        """Print it among them."""
+        self._stream.write(f"{text}\n")
+        self._stream.flush()
+
     def close(self) -> None:
         """Nothing to do."""
 
@@ -48,9 +64,14 @@ class Nothing:
     """For who wants the result only."""
 
     interval: float | None = None
+    tells_all = False
 
     def show(self, view: JobView, changes: Iterable[Change]) -> None:
         """Not shown."""
+
+    def say(self, text: str) -> None:
+        """That is said all the same."""
+        print(text, file=sys.stderr, flush=True)
 
     def close(self) -> None:
         """Nothing to do."""

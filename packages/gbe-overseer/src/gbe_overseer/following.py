@@ -28,12 +28,12 @@ CANCEL_GRACE: Final = 20.0
 class Interrupts:
     """Ctrl-C (and TERM) while this is entered: the first sets `first`, the second leaves at once.
 
-    `last_words` is called before leaving at once: there is no unwinding then.
+    `last_words` are called before leaving at once: there is no unwinding then.
     """
 
-    def __init__(self, last_words: Callable[[], None] | None = None) -> None:
+    def __init__(self, *last_words: Callable[[], None]) -> None:
         self.first = asyncio.Event()
-        self._last_words = last_words
+        self.last_words = list(last_words)
 
     def __enter__(self) -> Interrupts:
         loop = asyncio.get_running_loop()
@@ -50,10 +50,10 @@ class Interrupts:
         if not self.first.is_set():
             self.first.set()
             return
-        print("gbe: interrupted again, leaving at once", file=sys.stderr, flush=True)
-        if self._last_words is not None:
+        for words in self.last_words:
             with contextlib.suppress(Exception):
-                self._last_words()
+                words()
+        print("gbe: interrupted again, leaving at once", file=sys.stderr, flush=True)
         os._exit(INTERRUPTED)
 
 
@@ -120,34 +120,35 @@ async def attend(
 ) -> Attended:
     """Submit a job and show it to its end, or to an interrupt: then it is cancelled where `cancel`, else it goes on."""
     wanted = check_job_id(job_id) if job_id is not None else new_job_id()
+    interrupts.last_words.append(display.close)  # a live tree hides the cursor
     # The watch first: whatever happens to the job from its submit on is heard.
     async with client.watch(wanted) as watch:
         accepted = await client.submit(definition, job_id=job_id, new_id=wanted)
         if accepted.existed:
-            say_it_existed(wanted)
+            display.say(it_existed(wanted))
         following = asyncio.ensure_future(follow(watch, display, definition_sha256=accepted.definition_sha256))
         try:
             if await until(interrupts.first, following):
                 return Attended(following.result())
             if cancel:
-                await _cancel(client, accepted, following)
+                await _cancel(client, accepted, following, display)
             return Attended(watch.view, interrupted=True)
         finally:
             following.cancel()
             await asyncio.wait({following})
 
 
-async def _cancel(client: JobClient, job: Submitted, following: asyncio.Task[JobView]) -> None:
-    print(f"gbe: interrupted, cancelling {job.job_id} (again: leave at once)", file=sys.stderr, flush=True)
+async def _cancel(client: JobClient, job: Submitted, following: asyncio.Task[JobView], display: Display) -> None:
+    display.say(f"gbe: interrupted, cancelling {job.job_id} (again: leave at once)")
     await client.request_cancel(job.job_id, job.job_type, "interrupted")
     await asyncio.wait({following}, timeout=CANCEL_GRACE)
     if not following.done():
-        print(f"gbe: no Oracle has cancelled it within {CANCEL_GRACE:g} s", file=sys.stderr, flush=True)
+        display.say(f"gbe: no Oracle has cancelled it within {CANCEL_GRACE:g} s")
 
 
-def say_it_existed(job_id: str) -> None:
+def it_existed(job_id: str) -> str:
     """For who might think that a second job runs now."""
-    print(f"gbe: {job_id} was submitted before, with this definition: the same job", file=sys.stderr, flush=True)
+    return f"gbe: {job_id} was submitted before, with this definition: the same job"
 
 
 async def until(interrupted: asyncio.Event, task: asyncio.Future[Any]) -> bool:

@@ -23,8 +23,16 @@ _TASKS = 200
 _COMPARED = 1 << 16
 
 
-def report(view: JobView, now: int) -> Iterator[str]:
-    """The job's end (or where it is), and its tasks with what they wrote."""
+def report(view: JobView, now: int, *, seen: bool = False) -> Iterator[str]:
+    """The job's end (or where it is), and its tasks with what they wrote.
+
+    `seen`: how each ended stands right above it; then this is what they wrote, and why some failed.
+    """
+    if seen:
+        if results := list(_results(view, now)):
+            yield ""
+            yield from results
+        return
     yield headline(view, now)
     if not view.over and view.tasks:
         yield f"  {tally(view.counts())}"
@@ -35,6 +43,19 @@ def report(view: JobView, now: int) -> Iterator[str]:
         yield from _task(view, task, now)
     if len(shown) < len(view.tasks):
         yield f"  … and {len(view.tasks) - len(shown):,} more tasks (gbe show {view.job_id} --json has all)"
+
+
+def _results(view: JobView, now: int) -> Iterator[str]:
+    if view.error and not view.failed_task:  # cut off, perhaps, where the terminal ends
+        yield headline(view, now)
+    for task in view.tasks:
+        first, *written = _task(view, task, now)
+        if task.state is TaskState.FAILED:
+            yield first.removeprefix("  ")
+        elif written:
+            yield task.name
+        for line in written:
+            yield line.removeprefix("  ")
 
 
 def _most_telling(tasks: list[TaskView]) -> list[TaskView]:

@@ -10,13 +10,13 @@ from gbe_overseer.result import job_result, to_json
 from gbe_overseer.view import JobView
 
 
-def print_result(view: JobView, *, json: bool) -> None:
-    """The `--json` object, or the report."""
+def print_result(view: JobView, *, json: bool, seen: bool = False) -> None:
+    """The `--json` object, or the report. `seen`: how everything ended stands on the terminal already."""
     now = now_ms()
     if json:
         text = to_json(job_result(view, now), pretty=sys.stdout.isatty()) + "\n"
     else:
-        text = "".join(f"{line}\n" for line in report(view, now))
+        text = "".join(f"{line}\n" for line in report(view, now, seen=seen and sys.stdout.isatty()))
     write(text)
 
 

@@ -60,6 +60,12 @@ class LiveTree:
         self._live = Live(console=self._console, auto_refresh=False, redirect_stdout=False, redirect_stderr=False)
         self._started = False
         self._drawn = 0.0
+        self._all_drawn = False
+
+    @property
+    def tells_all(self) -> bool:
+        """Whether no task was left out of the last picture."""
+        return self._all_drawn
 
     def show(self, view: JobView, changes: Iterable[Change]) -> None:
         """Draw what is known now."""
@@ -74,6 +80,10 @@ class LiveTree:
             self._drawn = now
             self._live.update(self.picture(view, now_ms()), refresh=True)
 
+    def say(self, text: str) -> None:
+        """Print it above the tree."""
+        self._console.print(Text(text))
+
     def close(self) -> None:
         """Leave the last picture and give the cursor back."""
         if self._started:
@@ -84,6 +94,7 @@ class LiveTree:
         """The tree at this moment, in no more lines than the terminal has."""
         room = max(self._console.height - 3 - len(view.waiting), 3)
         shown, left_out = fitting(self._rows, room)
+        self._all_drawn = view.over and not left_out
         lines = [self._head(view, now)]
         lines += [self._line(row, now) for row in shown]
         if left_out:

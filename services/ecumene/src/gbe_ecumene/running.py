@@ -67,7 +67,7 @@ async def _run(bus: Bus, definition: JobDefinition, *, json: bool, quiet: bool, 
                 entering.cancel()
                 await asyncio.wait({entering})
             attended = await attend(entering.result(), definition, interrupts, display, cancel=True)
-            print_result(attended.view, json=json)
+            print_result(attended.view, json=json, seen=display.tells_all)
     return INTERRUPTED if attended.interrupted else exit_code(attended.view.state)
 
 

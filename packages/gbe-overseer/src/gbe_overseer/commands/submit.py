@@ -42,7 +42,7 @@ def submit(
 
 
 async def _submit(client: JobClient, definition: JobDefinition, job_id: str | None, json: bool) -> int:
-    from gbe_overseer.following import say_it_existed
+    from gbe_overseer.following import it_existed
     from gbe_overseer.result import to_json
 
     accepted = await client.submit(definition, job_id=job_id)
@@ -50,7 +50,7 @@ async def _submit(client: JobClient, definition: JobDefinition, job_id: str | No
         print(to_json({"job_id": accepted.job_id, "job_type": accepted.job_type, "existed": accepted.existed}))
     else:
         if accepted.existed:
-            say_it_existed(accepted.job_id)
+            print(it_existed(accepted.job_id), file=sys.stderr, flush=True)
         print(accepted.job_id)
     return 0
 
@@ -72,5 +72,5 @@ async def _submit_and_wait(
         again = f"gbe watch {view.job_id}, gbe cancel {view.job_id}"
         print(f"gbe: interrupted; the job goes on: {again}", file=sys.stderr)
         return INTERRUPTED
-    print_result(view, json=json)
+    print_result(view, json=json, seen=display.tells_all)
     return exit_code(view.state)
