@@ -386,11 +386,9 @@ class Attempt:
         await self._forget_note()
 
     async def _forget_note(self) -> None:
-        if not self._noted.revision:
-            return
         if self.task.on_lost is OnLost.FAIL:
             await self._shop.notes.retire(self.task.task_id, self._noted)
-        else:
+        elif self._noted.revision:
             await self._shop.notes.remove(self.task.task_id)
 
     async def _hand_back(self) -> None:

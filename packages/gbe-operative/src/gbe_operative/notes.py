@@ -70,9 +70,13 @@ class Notes:
         return Noted(note, revision)
 
     async def retire(self, task_id: str, noted: Noted) -> None:
-        """The task is over and must not run again: keep the note for a while. Best effort; it stays as it is then."""
+        """The task is over and must not run again: keep a note of its start for a while. Best effort."""
+        note = encode(noted.note or TaskNote(running=True))
         try:
-            await self._store.swap(task_id, encode(noted.note), noted.revision, ttl=AFTERLIFE)
+            if noted.revision:
+                await self._store.swap(task_id, note, noted.revision, ttl=AFTERLIFE)
+            else:
+                await self._store.create(task_id, note, ttl=AFTERLIFE)
         except NexusError as error:
             log.debug("the note of task %s stays for longer: %s", task_id, error)
 
