@@ -136,11 +136,11 @@ def test_kill_9_of_any_process_in_the_middle(cli: Cli, tmp_path: Path, victim: s
     file.write_text(
         "name: three\ntasks:\n"
         "  - {name: a, task_type: shell, params: {command: 'sleep 0.5'}}\n"
-        "  - {name: b, task_type: shell, depends_on: [a], params: {command: 'sleep 0.5'}}\n"
+        "  - {name: b, task_type: shell, depends_on: [a], params: {command: 'sleep 0.1'}}\n"
         "  - {name: c, task_type: shell, depends_on: [b], params: {command: 'echo ended'}}\n"
     )
     output = tmp_path / "output"
-    process = cli.start("run", file, output=output, GBE_ACK_WAIT="2")
+    process = cli.start("run", file, output=output, GBE_ACK_WAIT="1")
     wait_for_text(output, "a: running")
     pid = child(process, victim)
     assert pid is not None
@@ -193,14 +193,24 @@ def on_a_terminal(cli: Cli, *arguments: str | Path) -> tuple[str, int]:
     return seen.decode(), process.wait(30)
 
 
-def test_a_live_tree_on_a_terminal(cli: Cli) -> None:
-    seen, code = on_a_terminal(cli, "run", EXAMPLES / "demo.yaml")
+def test_a_live_tree_on_a_terminal(cli: Cli, tmp_path: Path) -> None:
+    file = tmp_path / "job.yaml"
+    file.write_text(
+        "name: tree\ntasks:\n"
+        "  - {name: a, task_type: shell, params: {command: 'sleep 0.4; echo first'}}\n"
+        "  - {name: b, task_type: shell, depends_on: [a], max_retries: 1, retry: {delay: 0.01},\n"
+        "     params: {command: 'test $GBE_ATTEMPT -gt 1 && echo last'}}\n"
+    )
+    seen, code = on_a_terminal(cli, "run", file)
     assert code == 0
     assert "└─ " in seen
     assert "✓ " in seen
     assert any(frame in seen for frame in "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏")
     assert "attempt 2" in seen
-    assert seen.rstrip().endswith("warmest on average: Basel with 7 C")
+    assert seen.rstrip().endswith("last")
+    results = seen.rpartition("\x1b[?25h")[2]  # the cursor is given back
+    assert "first" in results
+    assert "completed" not in results  # that stands in the tree, which stays
 
 
 def test_control_sequences_are_escaped_on_a_terminal(cli: Cli, tmp_path: Path) -> None:

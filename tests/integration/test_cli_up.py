@@ -9,6 +9,7 @@ import socket
 import stat
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,7 @@ tasks:
 
 @pytest.fixture
 def cli(tmp_path: Path) -> Cli:
-    return Cli(tmp_path, {"GBE_ACK_WAIT": "2", "GBE_STOP_GRACE": "0.5"})
+    return Cli(tmp_path, {"GBE_ACK_WAIT": "2", "GBE_STOP_GRACE": "0.2"})
 
 
 @pytest.fixture
@@ -68,14 +69,23 @@ def test_submit_show_list_log_and_cancel(cli: Cli, up: subprocess.Popen[bytes], 
     other = cli.run("submit", EXAMPLES / "failing.yaml", "--job-id", "job_one")
     assert other.returncode == 2
     assert "another definition" in other.stderr
-    assert json.loads(cli.run("show", "job_one", "--json").stdout)["job_id"] == "job_one"
-    assert "job_one" in cli.run("jobs").stdout
-    assert [job["state"] for job in json.loads(cli.run("jobs", "--json").stdout)["jobs"]] == ["completed"]
-    assert cli.run("logs", "job_one").stdout == "a | start\nb | left\nc | right\nd | done\n"
-    assert cli.run("logs", "job_one", "d").stdout == "done\n"
-    over = cli.run("cancel", "job_one")
+    commands = [
+        ("show", "job_one", "--json"),
+        ("jobs",),
+        ("jobs", "--json"),
+        ("logs", "job_one"),
+        ("logs", "job_one", "d"),
+        ("cancel", "job_one"),
+        ("cancel", "job_two"),
+    ]
+    with ThreadPoolExecutor(4) as pool:
+        show, jobs, jobs_json, logs, one_log, over, unknown = pool.map(lambda words: cli.run(*words), commands)
+    assert json.loads(show.stdout)["job_id"] == "job_one"
+    assert "job_one" in jobs.stdout
+    assert [job["state"] for job in json.loads(jobs_json.stdout)["jobs"]] == ["completed"]
+    assert logs.stdout == "a | start\nb | left\nc | right\nd | done\n"
+    assert one_log.stdout == "done\n"
     assert (over.returncode, "completed already" in over.stderr) == (1, True)
-    unknown = cli.run("cancel", "job_two")
     assert (unknown.returncode, "no job job_two" in unknown.stderr) == (2, True)
     connection = tmp_path / ".local/state/gbe/connection.json"
     assert stat.S_IMODE(connection.stat().st_mode) == 0o600
