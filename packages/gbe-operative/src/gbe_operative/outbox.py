@@ -1,8 +1,8 @@
 """Reports of attempts that end at about the same time leave together.
 
 A report that travels alone costs each of the processes it passes a wake-up; sixteen that travel together cost hardly
-more than one. So while other attempts run, a report waits a few milliseconds for theirs. When nothing else runs,
-as in a chain, it leaves at once.
+more than one. So while several other attempts run, a report waits a few milliseconds for theirs. Where only a few run,
+as in a chain or a small DAG, it leaves at once.
 """
 
 from __future__ import annotations
@@ -14,6 +14,9 @@ from gbe_nexus import NexusError, Outgoing, PubAck, Transport
 
 DELAY = 0.005
 """Seconds that a report waits for others at the most."""
+
+FEW = 4
+"""With fewer attempts under way than this, latency counts more than throughput: no report waits."""
 
 TOGETHER = 64
 """So many leave without waiting for more."""
@@ -33,7 +36,8 @@ class Outbox:
         loop = asyncio.get_running_loop()
         result: asyncio.Future[PubAck | NexusError] = loop.create_future()
         self._waiting.append((report, result))
-        if len(self._waiting) >= min(self._running(), TOGETHER):
+        running = self._running()
+        if running < FEW or len(self._waiting) >= min(running, TOGETHER):
             self._flush()
         elif self._timer is None:
             self._timer = loop.call_later(DELAY, self._flush)
