@@ -1,4 +1,4 @@
-"""Many journals of ended jobs are cut off together, and never a record that is still needed."""
+"""Journals of ended jobs are cut off together, and never a record that is still needed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gbe_oracle.oracle import BusOracle
 from gbe_oracle.testing import DIAMOND, LINE, QUICK, Events, Script, definition, records_of
 
 LAZY = structs.replace(QUICK, tick_interval=3600.0)
-MANY = housekeeping.PURGE_AT_ONCE + 10
+MANY = 20
 
 
 async def run(oracle: BusOracle, events: Events, count: int) -> list[str]:

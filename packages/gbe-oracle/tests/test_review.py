@@ -695,8 +695,10 @@ async def test_a_child_of_nobody_runs(
 
 
 async def test_a_message_that_names_the_wrong_job_type_takes_nothing_with_it(
-    bus: Transport, script: Script, events: Events
+    bus: Transport, script: Script, events: Events, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # The wrong cancel leaves a tombstone, which keeps the journal from being cut off.
+    monkeypatch.setattr("gbe_oracle.housekeeping.STRAGGLER_AGE", 0.0)
     script.hold = {"a"}
     await script.start()
     first = BusOracle(bus, QUICK)

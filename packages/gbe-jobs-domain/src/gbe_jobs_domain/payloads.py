@@ -65,8 +65,8 @@ class Parent(Struct, frozen=True):
 
 class JobSubmitted(Struct, frozen=True, omit_defaults=True):
     """`gbe.jobs.{job_type}.submit`. Exactly one of `definition` (a `JobDefinition` document with variables already
-    substituted) and `definition_ref` is set. `deadline_at`: when the job is failed with a timeout. `reuse`: the outcomes (completed or
-    skipped) of tasks that need not run again (a retry), by task name."""
+    substituted) and `definition_ref` is set. `deadline_at`: when the job is failed with a timeout. `reuse`: the
+    outcomes (completed or skipped) of tasks that need not run again (a retry), by task name."""
 
     job_id: JobId
     job_type: TypeName

@@ -108,11 +108,12 @@ class Housekeeping:
     async def _purge(self, now: float) -> None:
         """Journals of jobs that are in the history.
 
-        One purge per job costs the server as much as running half of a small one. So where many are due, the stream is
-        cut below the first record that is still needed, and only what that leaves is purged one by one.
+        Purging a subject costs the server as much as running half of a small job, and rewrites much of a large one's
+        records. So the stream is cut below the first record that is still needed, and only what that leaves for long
+        is purged one by one.
         """
         due = [subject for since, subject in self._engine.purgeable if since + self._purge_after <= now]
-        if len(due) > PURGE_AT_ONCE:
+        if due:
             gone = await self._cut(set(due))
             self._engine.purgeable[:] = [item for item in self._engine.purgeable if item[1] not in gone]
             due = [subject for since, subject in self._engine.purgeable if since + STRAGGLER_AGE <= now]
