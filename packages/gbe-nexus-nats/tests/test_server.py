@@ -168,9 +168,19 @@ async def test_stop_is_orderly_and_may_be_said_twice(tmp_path: Path) -> None:
     assert server.pid is None
 
 
+def all_stopped(pid: int) -> bool:
+    """Whether all threads of a process are."""
+    states = [path.read_text().rsplit(")", 1)[1].split()[0] for path in Path(f"/proc/{pid}/task").glob("*/stat")]
+    return set(states) == {"T"}
+
+
 async def test_a_suspended_server_answers_again_and_can_be_stopped(tmp_path: Path) -> None:
     async with EmbeddedServer(tmp_path) as server, client(server.url, server.options) as connection:
         server.suspend()
+        assert server.pid is not None
+        async with asyncio.timeout(10):  # the signal reaches a busy machine's threads one after the other
+            while not all_stopped(server.pid):
+                await asyncio.sleep(0.001)
         flushed = asyncio.create_task(connection.flush(timeout=30))
         done, _ = await asyncio.wait([flushed], timeout=0.1)
         assert not done
