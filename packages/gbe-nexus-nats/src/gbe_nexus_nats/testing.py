@@ -12,8 +12,10 @@ A server outlives tests, so names (streams, buckets, subjects) have to differ be
 from __future__ import annotations
 
 import base64
+import gc
 import json
 import secrets
+import warnings
 from collections.abc import AsyncIterator, Callable, Iterator
 from importlib import import_module
 from typing import TYPE_CHECKING, Protocol
@@ -86,15 +88,19 @@ def docker_problem() -> str | None:
         docker = import_module("docker")  # comes with testcontainers; it has no types
     except ImportError:
         return "the docker client is not installed (gbe-nexus-nats[testing])"
-    try:
-        client = docker.from_env(timeout=5)
+    problem = None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
         try:
-            client.ping()
-        finally:
-            client.close()
-    except Exception as error:  # whatever it is, there is no engine
-        return f"no Docker engine answers: {error}"
-    return None
+            client = docker.from_env(timeout=5)
+            try:
+                client.ping()
+            finally:
+                client.close()
+        except Exception as error:  # whatever it is, there is no engine
+            problem = f"no Docker engine answers: {error}"
+        gc.collect()  # here, since a client that could not connect leaves its socket open
+    return problem
 
 
 async def flip_byte(transport: NatsTransport, bucket: str, key: str) -> None:
