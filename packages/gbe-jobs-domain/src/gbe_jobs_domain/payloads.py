@@ -212,13 +212,14 @@ class TaskEnded(Struct, frozen=True, omit_defaults=True):
 
 
 class TaskEndedOpaque(Struct, frozen=True, omit_defaults=True):
-    """`TaskEnded` as the Oracle reads it: the outcome stays bytes."""
+    """`TaskEnded` as the Oracle reads it: the outcome stays bytes, and only what becomes part of a subject is checked
+    (of the task id, whether it is one of the job's)."""
 
-    task_id: TaskId
+    task_id: str
     job_id: JobId
     job_type: TypeName
-    task_name: TaskName
-    task_type: TypeName
+    task_name: str
+    task_type: str
     attempt: Count
     worker: str
     started_at: Millis

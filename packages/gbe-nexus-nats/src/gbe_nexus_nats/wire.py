@@ -61,6 +61,8 @@ def _encoded(text: str, shape: re.Pattern[str], what: str) -> bytes:
 
 def header_value(value: str) -> bytes:
     """A header's value, encoded; `Refused` where it would end its line."""
+    if value.isascii() and value.isprintable():  # nearly always
+        return value.encode()
     try:
         encoded = value.encode()
     except UnicodeEncodeError as error:
