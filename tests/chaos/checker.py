@@ -328,8 +328,11 @@ class _JobChecker:
 
     def _explanation(self, name: str, before: Execution, again: Execution) -> str | None:
         begin, end = before.started_at - SLACK, again.started_at + SLACK
+        # The first one's worker died or stood still; or the second one's did, with the task delivered to it already,
+        # and woke when the first had it.
+        workers = (before.worker, again.worker)
         for incident in self.run.incidents:
-            if incident.role == "operative" and incident.pid == before.worker and _overlap(incident, begin, end, 0.0):
+            if incident.role == "operative" and incident.pid in workers and _overlap(incident, begin, end, 0.0):
                 return "worker"
         for role in ("server", "machine"):
             if any(i.role == role and _overlap(i, begin, end, RECONNECT) for i in self.run.incidents):

@@ -268,6 +268,15 @@ def test_an_extra_execution_can_be_explained(role: str, begin: float, end: float
     assert judgement.figures["extra executions"] == 1
 
 
+def test_a_worker_that_stood_still_with_the_task_explains_its_own_later_start() -> None:
+    run = good()
+    again(run, "a", 20.0)
+    run.executions[-1] = replace(run.executions[-1], worker=77)
+    assert [problem.kind for problem in check(run).problems] == ["unexplained"]
+    killed(run, "operative", 5.0, 19.9, 77, "stop")
+    assert check(run).problems == []
+
+
 def test_an_oracle_explains_it_by_a_second_queue_message() -> None:
     run = good()
     again(run, "a", 20.0)
