@@ -167,7 +167,7 @@ class Recent:
 class Entry:
     """One job's share of a commit: the record, what it was expected to follow, and who waits for it."""
 
-    __slots__ = ("applied", "expected", "job", "record", "seq", "slot", "waiting")
+    __slots__ = ("applied", "expected", "job", "record", "seq", "slot")
 
     def __init__(self, slot: Slot, job: Job | None, record: JournalRecord, expected: int, applied: list[Item]) -> None:
         self.slot = slot
@@ -176,7 +176,6 @@ class Entry:
         self.expected = expected
         self.applied = applied
         self.seq = 0
-        self.waiting: list[Acknowledgeable] = []
 
 
 class Commit:
