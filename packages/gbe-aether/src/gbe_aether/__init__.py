@@ -1,0 +1,1 @@
+"""The Aether engine: the CMP-0 tick loop with its five pillars, exact and fast."""

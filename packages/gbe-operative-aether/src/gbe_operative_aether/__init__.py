@@ -1,0 +1,1 @@
+"""The aether Operative: a task is a session of the Aether engine."""

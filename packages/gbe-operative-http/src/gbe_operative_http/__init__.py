@@ -1,0 +1,1 @@
+"""The http Operative: a task is an HTTP request."""

@@ -1,0 +1,1 @@
+"""The molecule Operative: a task is a job of its own."""

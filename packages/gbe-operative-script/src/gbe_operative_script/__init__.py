@@ -1,0 +1,1 @@
+"""The script Operative: a task is a script file."""

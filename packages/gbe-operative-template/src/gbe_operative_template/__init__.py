@@ -1,0 +1,1 @@
+"""The template Operative: a task is a Jinja template and its variables."""
