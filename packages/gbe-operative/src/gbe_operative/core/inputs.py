@@ -18,11 +18,13 @@ from typing import Any
 
 import msgspec
 
+from gbe_jobs_domain import paths
 from gbe_jobs_domain.edges import ARTIFACT_STORE, Inline, Ref
+from gbe_jobs_domain.ids import JOB_ID
 from gbe_jobs_domain.payloads import SecretRef, TaskQueued
 
 SCHEME = "store://"
-JSON = "application/json"
+JSON = paths.JSON
 TEXT = "text/plain"
 
 _encode = msgspec.json.Encoder().encode
@@ -54,10 +56,12 @@ class Store:
 
 @dataclass(frozen=True, slots=True)
 class LookUp:
-    """The param refers to the artifact with that key: it must be there."""
+    """The param refers to the artifact with that key: it must be there. `owner`: the other job whose it is, which must
+    be a child of this one."""
 
     param: str
     key: str
+    owner: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +138,11 @@ def give(inputs: Inputs, job_id: str, param: str, value: Any) -> None:
     if not param.endswith("_ref"):
         inputs.params[param] = text_of(value)
     elif isinstance(value, str) and value.startswith(SCHEME):
-        inputs.errands.append(LookUp(param, own_key(param, value, job_id)))
+        owner = value[len(SCHEME) :].removeprefix(ARTIFACT_STORE + "/").partition("/")[0]
+        if owner == job_id or not JOB_ID.match(owner):
+            inputs.errands.append(LookUp(param, own_key(param, value, job_id)))
+        else:
+            inputs.errands.append(LookUp(param, own_key(param, value, owner), owner))
     else:
         inputs.errands.append(Store(param, *content_of(value)))
 
@@ -151,22 +159,10 @@ def own_key(param: str, uri: str, job_id: str) -> str:
 
 def walk(value: Any, path: str, reference: str) -> Any:
     """What is at `path`. Raises `InputError` with the reference, and what there is instead."""
-    if not path:
-        return value
-    for part in path.split("."):
-        if isinstance(value, dict):
-            if part not in value:
-                raise InputError(f"input {reference!r}: no {part!r}; there is {_some(list(value))}")
-            value = value[part]
-        elif isinstance(value, list):
-            if not (part.isascii() and part.isdigit()):
-                raise InputError(f"input {reference!r}: {part!r} is no index of an array of {len(value)}")
-            if int(part) >= len(value):
-                raise InputError(f"input {reference!r}: no index {part}; the array has {len(value)} items")
-            value = value[int(part)]
-        else:
-            raise InputError(f"input {reference!r}: no {part!r} in {_kind(value)}")
-    return value
+    try:
+        return paths.walk(value, path)
+    except paths.PathError as error:
+        raise InputError(f"input {reference!r}: {error}") from None
 
 
 def text_of(value: Any) -> str:
@@ -185,14 +181,10 @@ def content_of(value: Any) -> tuple[bytes, str]:
 
 def value_of(data: bytes, media_type: str, reference: str) -> Any:
     """The value an artifact holds: JSON, or the lines of a text. Raises `InputError`."""
-    if media_type == JSON:
-        try:
-            return _decode(data)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise InputError(f"input {reference!r}: the artifact is not JSON: {error}") from error
-    if media_type.startswith("text/"):
-        return data.decode("utf-8", "replace").removesuffix("\n").split("\n") if data else []
-    raise InputError(f"input {reference!r}: the artifact is {media_type}; only JSON and text can be opened")
+    try:
+        return paths.opened(data, media_type)
+    except paths.PathError as error:
+        raise InputError(f"input {reference!r}: {error}") from error
 
 
 def _decode_edge(edge: Inline, reference: str) -> Any:
@@ -200,16 +192,3 @@ def _decode_edge(edge: Inline, reference: str) -> Any:
         return _decode(edge.value)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"input {reference!r}: the data is not JSON: {error}") from error
-
-
-def _some(names: list[str]) -> str:
-    shown = ", ".join(repr(name[:40]) for name in names[:8])
-    return (shown or "nothing") + (", …" if len(names) > 8 else "")
-
-
-def _kind(value: Any) -> str:
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return "a boolean"
-    return "a string" if isinstance(value, str) else "a number"

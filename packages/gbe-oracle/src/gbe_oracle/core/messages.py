@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from msgspec import Raw, Struct, json
 
 from gbe_jobs_domain import subjects
-from gbe_jobs_domain.edges import EdgeData, Inline, Ref
+from gbe_jobs_domain.definitions import output_references
+from gbe_jobs_domain.edges import EdgeData, Inline, Ref, inline
 from gbe_jobs_domain.ids import TASK_NAME, task_id
 from gbe_jobs_domain.outcomes import Completed, Failed, FailureKind, TaskOutcome
+from gbe_jobs_domain.paths import PathError, walk
 from gbe_jobs_domain.payloads import (
     JobCancelled,
     JobCompleted,
@@ -67,6 +69,7 @@ def dispatch(job: Job, index: int, inputs: Mapping[str, Raw], seq: int) -> TaskD
         on_lost=task.on_lost,
         journal_seq=seq,
         depth=spec.depth,
+        lineage=spec.lineage,
     )
 
 
@@ -124,12 +127,27 @@ def parent_report(parent: Parent, worker: str, started_at: int, ended_at: int, o
     )
 
 
-def parent_outcome(job: Job, final: FinalRecord, outcomes: Mapping[int, OutcomeRecord]) -> TaskOutcome:
-    """What a child job's end means for the task it stands for: data is the map of the inner results by task name.
+class ToBeRead(Exception):
+    """The output has a path into something in the artifact store."""
 
-    An inner failure keeps its kind, exit code and text, so that the outer job fails as the inner one did.
+    def __init__(self, ref: Ref) -> None:
+        super().__init__(ref.uri)
+        self.ref = ref
+
+
+def parent_outcome(
+    job: Job, final: FinalRecord, outcomes: Mapping[int, OutcomeRecord], read: Mapping[str, object] | None = None
+) -> TaskOutcome:
+    """What a child job's end means for the task it stands for: data is what the definition's `output` names, else the
+    map of the inner results by task name.
+
+    An inner failure keeps its kind, exit code and text, so that the outer job fails as the inner one did. `read`: what
+    is in artifacts that the output has paths into, by key (an exception where one can't be read). Raises `ToBeRead`
+    for one that is not among them.
     """
     if final.state == JobState.COMPLETED:
+        if job.outline.output is not None:
+            return _output(job, outcomes, read or {})
         results: dict[str, object] = {}
         for index, task in enumerate(job.outline.tasks):
             record = outcomes.get(index)
@@ -143,7 +161,69 @@ def parent_outcome(job: Job, final: FinalRecord, outcomes: Mapping[int, OutcomeR
     record = outcomes.get(final.failed_task)
     failure = _Failure() if record is None else _failure.decode(record.outcome)
     kind = FailureKind(failure.kind) if failure.kind in _KINDS else FailureKind.ERROR
-    return Failed(final.error, kind, failure.exit_code, failure.stderr)
+    where = _where(job, final.failed_task, record)
+    return Failed(final.error, kind, failure.exit_code, failure.stderr, data=inline(where))
+
+
+def asks_again(job: Job, outcome: TaskOutcome) -> bool:
+    """Whether the parent's task is to be queued once more instead of being reported failed."""
+    again = job.spec.again
+    return (
+        again is not None
+        and bytes(again) != b"null"
+        and isinstance(outcome, Failed)
+        and outcome.kind in (FailureKind.ERROR, FailureKind.TIMEOUT)
+        and job.final is not None
+        and job.final.state == JobState.FAILED
+    )
+
+
+def _where(job: Job, index: int, record: OutcomeRecord | None) -> dict[str, str]:
+    """Which step failed, in which job: of molecules within molecules the innermost, with the way to it."""
+    name = job.outline.tasks[index].name
+    if record is not None and index in job.children:
+        edge = edge_of(record.outcome)
+        if edge is not None:
+            opened = json.decode(edge, type=EdgeData)
+            inner = opened.decoded() if isinstance(opened, Inline) else None
+            if isinstance(inner, dict) and isinstance(inner.get("failed_step"), str):
+                return {"failed_step": f"{name}.{inner['failed_step']}", "job_id": str(inner.get("job_id", ""))}
+    return {"failed_step": name, "job_id": job.spec.job_id}
+
+
+def _output(job: Job, outcomes: Mapping[int, OutcomeRecord], read: Mapping[str, object]) -> TaskOutcome:
+    """The outcome with the data that `output` names."""
+    output = job.outline.output
+    place = {task.name: index for index, task in enumerate(job.outline.tasks)}
+    values: dict[str, object] = {}
+    for name, reference in output_references(output).items():
+        step, _, path = reference.partition(".")
+        record = outcomes.get(place[step])
+        edge = None if record is None else edge_of(record.outcome)
+        opened = None if edge is None else json.decode(edge, type=EdgeData)
+        try:
+            if opened is None:
+                raise PathError(f"step {step!r} has no data")
+            if isinstance(opened, Inline):
+                values[name] = walk(opened.decoded(), path)
+            elif path:
+                values[name] = walk(_read(opened, read), path)
+            elif isinstance(output, str):
+                return Completed(data=opened)
+            else:
+                values[name] = {"ref": opened.uri}
+        except PathError as error:
+            return Failed(f"output {reference!r}: {error}", FailureKind.REJECTED)
+    return Completed(data=inline(values[""] if isinstance(output, str) else values))
+
+
+def _read(ref: Ref, read: Mapping[str, object]) -> object:
+    if ref.key not in read:
+        raise ToBeRead(ref)
+    value = read[ref.key]
+    if isinstance(value, PathError):
+        raise value
+    return value
 
 
 def _edge_value(edge: Raw) -> object:
