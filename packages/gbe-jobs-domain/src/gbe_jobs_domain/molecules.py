@@ -6,7 +6,9 @@ What everybody who deals with them agrees on; how such a document is loaded is i
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import Annotated, Final
+
+from msgspec import Meta, Struct
 
 TASK_TYPE: Final = "molecule"
 """Tasks of this type are molecules wherever a document is loaded. Served under another name, the Operative takes the
@@ -36,3 +38,64 @@ def parse_reference(text: str) -> tuple[str, int] | None:
     """`(name, version)` of `name` or `name@version`, 0 for the latest; None where the text is neither."""
     match = _REFERENCE.match(text)
     return None if match is None else (match[1], int(match[2] or 0))
+
+
+# --- the registry: a bucket of the state store ---------------------------------------------------
+
+MAX_VERSIONS: Final = 1_000
+"""Of one molecule: its index is one entry of the store."""
+
+
+class MoleculeVersion(Struct, frozen=True):
+    """One version. `title`: the document's own name; `sha256` of its bytes, which is also where they are."""
+
+    version: Annotated[int, Meta(ge=1)]
+    sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$(?!\n)")]
+    size: int
+    title: str = ""
+    created_at: int = 0
+
+
+class MoleculeIndex(Struct, frozen=True):
+    """A registered molecule. `latest`: what its name alone means."""
+
+    latest: int = 0
+    versions: list[MoleculeVersion] = []
+
+    def find(self, version: int = 0) -> MoleculeVersion | None:
+        """That version (0: the latest); None where there is none."""
+        wanted = version or self.latest
+        return next((found for found in self.versions if found.version == wanted), None)
+
+
+class TooManyVersions(ValueError):
+    """A molecule that was registered too often."""
+
+
+def registered(index: MoleculeIndex, sha256: str, size: int, title: str, now: int) -> MoleculeIndex:
+    """The index with a document as its latest version. Bytes that have a version keep it.
+
+    Raises `TooManyVersions`.
+    """
+    known = next((found.version for found in index.versions if found.sha256 == sha256), None)
+    if known is not None:
+        return MoleculeIndex(known, index.versions)
+    if len(index.versions) >= MAX_VERSIONS:
+        raise TooManyVersions(f"a molecule has at most {MAX_VERSIONS:,} versions; register it under another name")
+    version = max((found.version for found in index.versions), default=0) + 1
+    return MoleculeIndex(version, [*index.versions, MoleculeVersion(version, sha256, size, title, now)])
+
+
+def index_key(name: str) -> str:
+    """Where the index of a registered molecule is."""
+    return f"name/{name}"
+
+
+def document_key(sha256: str) -> str:
+    """Where a document is."""
+    return f"document/{sha256}"
+
+
+def choice_key(job_id: str) -> str:
+    """Where it is kept which version a child job was made of, where its task named none."""
+    return f"choice/{job_id}"

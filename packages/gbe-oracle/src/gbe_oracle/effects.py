@@ -21,6 +21,7 @@ from gbe_jobs_domain.payloads import (
     TaskEnded,
 )
 from gbe_jobs_domain.records import OutcomeRecord, ParentRecord
+from gbe_jobs_domain.results import ToBeRead
 from gbe_nexus import (
     ArtifactStore,
     IntegrityError,
@@ -101,7 +102,7 @@ class Effects:
             try:
                 size = self._build(entry, outgoing, found, slowly=True, opened=opened)
                 break
-            except messages.ToBeRead as needed_too:
+            except ToBeRead as needed_too:
                 opened[needed_too.ref.key] = await self._open(needed_too.ref)
         assert size is not None, "everything needed was read"
         if job is not None and job.spec.parent is not None:
@@ -195,7 +196,7 @@ class Effects:
                     return None
                 try:
                     outcome = messages.parent_outcome(job, record.final, outcomes, opened)
-                except messages.ToBeRead:
+                except ToBeRead:
                     del outgoing[begin:]
                     if slowly:
                         raise

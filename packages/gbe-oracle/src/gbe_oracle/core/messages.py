@@ -7,11 +7,9 @@ from collections.abc import Mapping
 from msgspec import Raw, Struct, json
 
 from gbe_jobs_domain import subjects
-from gbe_jobs_domain.definitions import output_references
-from gbe_jobs_domain.edges import EdgeData, Inline, Ref, inline
+from gbe_jobs_domain.edges import EdgeData, Inline, inline
 from gbe_jobs_domain.ids import TASK_NAME, task_id
 from gbe_jobs_domain.outcomes import Completed, Failed, FailureKind, TaskOutcome
-from gbe_jobs_domain.paths import PathError, walk
 from gbe_jobs_domain.payloads import (
     JobCancelled,
     JobCompleted,
@@ -24,6 +22,7 @@ from gbe_jobs_domain.payloads import (
     TaskSummary,
 )
 from gbe_jobs_domain.records import FinalRecord, OutcomeRecord
+from gbe_jobs_domain.results import NoSuchOutput, handed_on
 from gbe_jobs_domain.states import JobState
 from gbe_oracle.core.job import Job
 
@@ -127,14 +126,6 @@ def parent_report(parent: Parent, worker: str, started_at: int, ended_at: int, o
     )
 
 
-class ToBeRead(Exception):
-    """The output has a path into something in the artifact store."""
-
-    def __init__(self, ref: Ref) -> None:
-        super().__init__(ref.uri)
-        self.ref = ref
-
-
 def parent_outcome(
     job: Job, final: FinalRecord, outcomes: Mapping[int, OutcomeRecord], read: Mapping[str, object] | None = None
 ) -> TaskOutcome:
@@ -146,14 +137,15 @@ def parent_outcome(
     for one that is not among them.
     """
     if final.state == JobState.COMPLETED:
-        if job.outline.output is not None:
-            return _output(job, outcomes, read or {})
-        results: dict[str, object] = {}
-        for index, task in enumerate(job.outline.tasks):
-            record = outcomes.get(index)
-            edge = None if record is None else edge_of(record.outcome)
-            results[task.name] = None if edge is None else _edge_value(edge)
-        return Completed(data=Inline(Raw(json.encode(results))))
+        names = [task.name for task in job.outline.tasks]
+        edges: dict[str, EdgeData] = {}
+        for index, ended in outcomes.items():
+            if (edge := edge_of(ended.outcome)) is not None:
+                edges[names[index]] = json.decode(edge, type=EdgeData)
+        try:
+            return Completed(data=handed_on(job.outline.output, names, edges, read or {}))
+        except NoSuchOutput as error:
+            return Failed(str(error), FailureKind.REJECTED)
     if final.state == JobState.CANCELLED:
         return Failed(f"the inner job was cancelled: {final.reason}", FailureKind.CANCELLED)
     if final.failed_task is None:
@@ -189,46 +181,6 @@ def _where(job: Job, index: int, record: OutcomeRecord | None) -> dict[str, str]
             if isinstance(inner, dict) and isinstance(inner.get("failed_step"), str):
                 return {"failed_step": f"{name}.{inner['failed_step']}", "job_id": str(inner.get("job_id", ""))}
     return {"failed_step": name, "job_id": job.spec.job_id}
-
-
-def _output(job: Job, outcomes: Mapping[int, OutcomeRecord], read: Mapping[str, object]) -> TaskOutcome:
-    """The outcome with the data that `output` names."""
-    output = job.outline.output
-    place = {task.name: index for index, task in enumerate(job.outline.tasks)}
-    values: dict[str, object] = {}
-    for name, reference in output_references(output).items():
-        step, _, path = reference.partition(".")
-        record = outcomes.get(place[step])
-        edge = None if record is None else edge_of(record.outcome)
-        opened = None if edge is None else json.decode(edge, type=EdgeData)
-        try:
-            if opened is None:
-                raise PathError(f"step {step!r} has no data")
-            if isinstance(opened, Inline):
-                values[name] = walk(opened.decoded(), path)
-            elif path:
-                values[name] = walk(_read(opened, read), path)
-            elif isinstance(output, str):
-                return Completed(data=opened)
-            else:
-                values[name] = {"ref": opened.uri}
-        except PathError as error:
-            return Failed(f"output {reference!r}: {error}", FailureKind.REJECTED)
-    return Completed(data=inline(values[""] if isinstance(output, str) else values))
-
-
-def _read(ref: Ref, read: Mapping[str, object]) -> object:
-    if ref.key not in read:
-        raise ToBeRead(ref)
-    value = read[ref.key]
-    if isinstance(value, PathError):
-        raise value
-    return value
-
-
-def _edge_value(edge: Raw) -> object:
-    opened = json.decode(edge, type=EdgeData)
-    return {"ref": opened.uri} if isinstance(opened, Ref) else opened.value
 
 
 def task_summary(job: Job, index: int, outcome: OutcomeRecord | None) -> TaskSummary:
