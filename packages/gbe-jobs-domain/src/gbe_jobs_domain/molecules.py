@@ -6,9 +6,12 @@ What everybody who deals with them agrees on; how such a document is loaded is i
 from __future__ import annotations
 
 import re
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 from msgspec import Meta, Struct
+
+if TYPE_CHECKING:
+    from gbe_jobs_domain.definitions import JobDefinition
 
 TASK_TYPE: Final = "molecule"
 """Tasks of this type are molecules wherever a document is loaded. Served under another name, the Operative takes the
@@ -38,6 +41,32 @@ def parse_reference(text: str) -> tuple[str, int] | None:
     """`(name, version)` of `name` or `name@version`, 0 for the latest; None where the text is neither."""
     match = _REFERENCE.match(text)
     return None if match is None else (match[1], int(match[2] or 0))
+
+
+def task_types(definition: JobDefinition) -> set[str] | None:
+    """The types of a job's tasks, those within its molecules included; None where some are known at run time only."""
+    found: set[str] = set()
+    for task in definition.tasks:
+        found.add(task.task_type)
+        if task.task_type != TASK_TYPE:
+            continue
+        text = task.params.get(DOCUMENT)
+        if not isinstance(text, str) or DOCUMENT in task.input_from:
+            return None
+        inner = _types_within(text)
+        if inner is None:
+            return None
+        found |= inner
+    return found
+
+
+def _types_within(text: str) -> set[str] | None:
+    from gbe_jobs_domain.documents import load_document  # which reads molecules
+
+    try:
+        return task_types(load_document(text, source=DOCUMENT).definition)
+    except ValueError:
+        return None
 
 
 # --- the registry: a bucket of the state store ---------------------------------------------------

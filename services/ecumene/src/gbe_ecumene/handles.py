@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from gbe_jobs_domain.definitions import JobDefinition
+from gbe_jobs_domain.molecules import task_types
 from gbe_operative.core.handles import InvalidHandles, parse_handles
 from gbe_operative.plugins import installed
 from gbe_runtime.errors import ConfigurationError
@@ -15,10 +16,13 @@ def handles_for(definition: JobDefinition, wanted: str | None) -> str:
     """What to start an Operative with for this job; empty where nothing that is installed serves any of its types.
 
     A type is served by the plug-in of the same name, unless `wanted` (as `--handles` has it) says otherwise. Types
-    that nothing serves are left: the job waits for them, and whoever looks on is told.
+    that nothing serves are left: the job waits for them, and whoever looks on is told. What the steps of molecules need
+    is known where their documents came along; with registered ones everything is served that is installed.
     """
     served = {} if wanted is None else checked(wanted)
-    types = {task.task_type for task in definition.tasks}
+    types = task_types(definition)
+    if types is None:
+        types = (set(installed()) - {ONLY_FOR_TESTS}) | {task.task_type for task in definition.tasks}
     missing = types - served.keys()
     return ",".join([*served.values(), *sorted(missing & set(installed()))])
 
