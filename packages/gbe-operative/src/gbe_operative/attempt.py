@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from gbe_jobs_domain.outcomes import TIMEOUT_EXIT_CODE, Completed, Failed, FailureKind, Skipped, TaskOutcome
 from gbe_jobs_domain.payloads import OnLost, TaskControl, TaskQueued
 from gbe_nexus import Conflict, Message, NexusError, PayloadTooLarge, PubAck, now_ms
-from gbe_operative.contract import Execution, OperativeError
+from gbe_operative.contract import Execution, Interrupt, OperativeError
 from gbe_operative.controls import Controls
 from gbe_operative.core.backoff import retry_delay, seconds_text
 from gbe_operative.core.claim import GiveUp, Start, after_failure, after_hand_back, decide
@@ -34,14 +34,6 @@ UNREPORTABLE_DELAY = 30.0
 
 ERROR_NOTE = 1024
 """Characters of an error kept in the note."""
-
-
-class Interrupt(Enum):
-    """Why an attempt is ended from outside."""
-
-    TIMEOUT = "timeout"
-    CANCEL = "cancel"
-    STOP = "stop"
 
 
 class _Phase(Enum):
@@ -154,7 +146,10 @@ class Attempt:
         self._interrupt = reason
         self._why = why
         self._end_controls()
-        watched = None if self._execution is None else self._execution.watched
+        watched = None
+        if self._execution is not None:
+            self._execution.interrupted = reason
+            watched = self._execution.watched
         if watched is None:
             self._cancel_work()
             return

@@ -9,6 +9,7 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterable, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -33,6 +34,14 @@ class OperativeError(Exception):
         super().__init__(message)
         self.retryable = retryable and kind in (FailureKind.ERROR, FailureKind.TIMEOUT)
         self.kind = kind
+
+
+class Interrupt(Enum):
+    """Why an attempt is ended from outside. What `STOP` ends is handed back, so nothing of it is to be kept."""
+
+    TIMEOUT = "timeout"
+    CANCEL = "cancel"
+    STOP = "stop"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +87,7 @@ class Execution:
         "_work_dir",
         "attempt",
         "deadline",
+        "interrupted",
         "masker",
         "params",
         "progress_state",
@@ -104,6 +114,8 @@ class Execution:
         """The params ending in `_ref` whose value lies in the artifact store; `params` has them as `store://` URIs."""
         self.deadline = deadline
         """The loop time at which the attempt is interrupted."""
+        self.interrupted: Interrupt | None = None
+        """Why `cancelled` is set."""
         self.masker: Masker | None = None
         """Replaces this task's secrets, where it has any."""
         self.progress_state: object = None

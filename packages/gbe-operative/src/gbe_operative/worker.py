@@ -21,8 +21,8 @@ from gbe_nexus import (
     UndecodableMessage,
     UnknownVersion,
 )
-from gbe_operative.attempt import Attempt, Interrupt
-from gbe_operative.contract import Operative, OperativeContext
+from gbe_operative.attempt import Attempt
+from gbe_operative.contract import Interrupt, Operative, OperativeContext
 from gbe_operative.lane import Lane
 from gbe_operative.leases import Leases
 from gbe_operative.notes import Notes
