@@ -63,6 +63,7 @@ class Attempt:
         self._attempt = 1
         self._started_at = now_ms()
         self._retryable = True
+        self._retry_after = 0.0
         self._work: asyncio.Task[None] | None = None
         self._begun = False
         self._noting = False
@@ -315,8 +316,15 @@ class Attempt:
         """What was raised, as an outcome."""
         if isinstance(error, OperativeError):
             self._retryable = error.retryable
+            self._retry_after = error.retry_after
             code = TIMEOUT_EXIT_CODE if error.kind is FailureKind.TIMEOUT else 1
-            return Failed(error=str(error) or "failed", kind=error.kind, exit_code=code)
+            return Failed(
+                error=str(error) or "failed",
+                kind=error.kind,
+                exit_code=code,
+                output=list(error.output),
+                data=error.data,
+            )
         log.debug("task %s raised", self.task.task_id, exc_info=error)
         return Failed(error=_text(error))
 
@@ -356,7 +364,7 @@ class Attempt:
         except Conflict:
             self._let_go("another worker has it")
             return
-        delay = retry_delay(self.task.retry, self._attempt, self._shop.random)
+        delay = retry_delay(self.task.retry, self._attempt, self._shop.random, self._retry_after)
         text = f"attempt {self._attempt} failed, next in {seconds_text(delay)}: {outcome.error[:ERROR_NOTE]}"
         self._shop.metrics.counter("attempts_failed").add()
         self.message.nak(delay)

@@ -13,7 +13,7 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from gbe_jobs_domain.edges import Ref
+from gbe_jobs_domain.edges import EdgeData, Ref
 from gbe_jobs_domain.outcomes import FailureKind, TaskOutcome
 from gbe_jobs_domain.payloads import ControlKind, ProgressKind, TaskQueued
 from gbe_nexus.artifacts import ArtifactStore
@@ -28,12 +28,26 @@ class OperativeError(Exception):
     """An attempt that failed, raised instead of returned.
 
     `retryable`: whether another attempt is worth it. `kind` `REJECTED` is never retried, whatever `retryable` says.
+    `retry_after`: seconds before which another attempt would be in vain (a service said so); the back-off comes on
+    top. `data`, `output`: what the task reports all the same, if this was the last attempt.
     """
 
-    def __init__(self, message: str, *, retryable: bool = True, kind: FailureKind = FailureKind.ERROR) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        retryable: bool = True,
+        kind: FailureKind = FailureKind.ERROR,
+        retry_after: float = 0.0,
+        data: EdgeData | None = None,
+        output: Sequence[str] = (),
+    ) -> None:
         super().__init__(message)
         self.retryable = retryable and kind in (FailureKind.ERROR, FailureKind.TIMEOUT)
         self.kind = kind
+        self.retry_after = retry_after
+        self.data = data
+        self.output = output
 
 
 class Interrupt(Enum):
@@ -196,6 +210,13 @@ class Execution:
     def mask(self, text: str) -> str:
         """`text` with the values of this task's secrets replaced by `***`."""
         return text if self.masker is None else self.masker.text(text)
+
+    def conceal(self, *values: str) -> None:
+        """Take these for secrets as well: what is made of one, say, and could be read back out of it.
+
+        To be called before anything else is said.
+        """
+        self.masker = Masker((*(self.masker.secrets if self.masker is not None else ()), *values)) or None
 
     async def spill(
         self, source: bytes | Path | AsyncIterable[bytes], name: str, media_type: str = "application/octet-stream"
