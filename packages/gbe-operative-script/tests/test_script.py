@@ -13,7 +13,7 @@ import pytest
 from gbe_jobs_domain.edges import Ref
 from gbe_jobs_domain.outcomes import Failed, FailureKind
 from gbe_operative.contract import OperativeError
-from gbe_operative.rooted import PathError
+from gbe_operative.plugin_settings import ConfigurationError
 from gbe_operative_command.testing import runs
 from gbe_operative_script import ScriptOperative
 
@@ -189,5 +189,5 @@ async def test_a_large_output_goes_by_reference(scripts: Scripts) -> None:
 
 def test_the_hosts_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GBE_SCRIPT_ROOT", str(tmp_path / "none"))
-    with pytest.raises(PathError, match=r"^GBE_SCRIPT_ROOT: .*/none: not a directory$"):
+    with pytest.raises(ConfigurationError, match=r"^GBE_SCRIPT_ROOT: .*/none: not a directory$"):
         ScriptOperative()

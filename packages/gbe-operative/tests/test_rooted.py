@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from gbe_operative.rooted import PathError, Root, root_of
+from gbe_runtime.errors import ConfigurationError
 
 
 @pytest.fixture
@@ -161,8 +162,9 @@ def test_a_full_disk_leaves_the_old_file(root: Root, monkeypatch: pytest.MonkeyP
     assert sorted(os.listdir(root.path)) == ["deep", "file"]
 
 
-def test_the_host_names_the_root(tmp_path: Path) -> None:
-    assert root_of("GBE_X_ROOT", {}, tmp_path).path == tmp_path.resolve()
-    assert root_of("GBE_X_ROOT", {"GBE_X_ROOT": "/usr"}, tmp_path).path == Path("/usr")
-    with pytest.raises(PathError, match=r"^GBE_X_ROOT: /nowhere: not a directory$"):
-        root_of("GBE_X_ROOT", {"GBE_X_ROOT": "/nowhere"}, tmp_path)
+def test_the_host_names_the_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert root_of("GBE_X_ROOT", None).path == tmp_path.resolve()
+    assert root_of("GBE_X_ROOT", Path("/usr")).path == Path("/usr")
+    with pytest.raises(ConfigurationError, match=r"^GBE_X_ROOT: /nowhere: not a directory$"):
+        root_of("GBE_X_ROOT", Path("/nowhere"))

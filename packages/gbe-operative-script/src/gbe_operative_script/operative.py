@@ -15,23 +15,29 @@ private, empty directory, with the same variables.
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Annotated
 
 from gbe_envoy.adapter import DEFAULT_ALLOW, Limits
 from gbe_jobs_domain.outcomes import TaskOutcome
 from gbe_operative.contract import Execution, Operative, OperativeContext
-from gbe_operative.rooted import Root, root_of
+from gbe_operative.plugin_settings import Setting, Settings, from_environment
+from gbe_operative.rooted import root_of
 from gbe_operative_command import STDIN_PARAMS, TaskCommands
 from gbe_operative_script.arguments import arguments_of
 from gbe_operative_script.script import inspect
 
-ROOT_VARIABLE = "GBE_SCRIPT_ROOT"
-"""The host's setting: the directory that scripts are in. Default: where the process was started."""
-
 NOT_VARIABLES = STDIN_PARAMS | {"script_path", "args", "interpreter"}
 """Params that are not put into the environment."""
+
+
+class ScriptSettings(Settings, frozen=True, kw_only=True):
+    """What the owner of the host decides."""
+
+    root: Annotated[
+        Path | None, Setting("The directory that scripts are in (default: where it is started)", env="GBE_SCRIPT_ROOT")
+    ] = None
 
 
 class ScriptOperative(Operative):
@@ -47,7 +53,7 @@ class ScriptOperative(Operative):
         environment: Mapping[str, str] | None = None,
     ) -> None:
         self._types = tuple(task_types)
-        self._root = root_of(ROOT_VARIABLE, os.environ, Path.cwd()) if root is None else Root(root)
+        self._root = root_of("GBE_SCRIPT_ROOT", root or from_environment(ScriptSettings).root)
         self._commands = TaskCommands(limits=limits, allow=allow, environment=environment)
 
     @property

@@ -14,9 +14,10 @@ import os
 import secrets
 import stat
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+from gbe_runtime.errors import ConfigurationError
 
 _LINUX = sys.platform == "linux"
 _NO_EFFECT = os.O_PATH if _LINUX else os.O_RDONLY | os.O_NONBLOCK  # type: ignore[attr-defined,unused-ignore]
@@ -228,10 +229,12 @@ def _shown(path: str) -> str:
     return repr(path if len(path) <= 200 else path[:200] + "…")
 
 
-def root_of(variable: str, environment: Mapping[str, str], default: str | Path) -> Root:
-    """The root that a host's variable names, else `default`. Raises `PathError`, which names the variable."""
-    value = environment.get(variable)
+def root_of(variable: str, directory: Path | None) -> Root:
+    """The root that a host's setting names, by default where the process was started.
+
+    Raises `ConfigurationError`, which names the variable.
+    """
     try:
-        return Root(value or default)
-    except PathError as error:
-        raise PathError(f"{variable}: {error}" if value else str(error)) from error
+        return Root(Path.cwd() if directory is None else directory)
+    except (PathError, OSError) as error:
+        raise ConfigurationError(f"{variable}: {error}") from error
