@@ -141,11 +141,11 @@ class Attempt:
                 return
         self._interrupt = reason
         self._why = why
-        watched = None if self._execution is None else self._execution.watched
-        if watched is None:
+        execution = self._execution
+        if execution is None or not execution.watched:
             self._cancel_work()
             return
-        watched.set()
+        execution.cancel()
         loop = asyncio.get_running_loop()
         self._timers.append(loop.call_later(self._shop.settings.interrupt_grace, self._cancel_work))
 

@@ -73,6 +73,7 @@ class Execution:
     __slots__ = (
         "_cancelled",
         "_host",
+        "_when_cancelled",
         "_work_dir",
         "attempt",
         "deadline",
@@ -107,6 +108,7 @@ class Execution:
         self.progress_state: object = None
         """The host's: what it remembers of this attempt's progress."""
         self._cancelled: asyncio.Event | None = None
+        self._when_cancelled: Callable[[], None] | None = None
         self._work_dir: Path | None = None
 
     @property
@@ -120,9 +122,21 @@ class Execution:
         return self._cancelled
 
     @property
-    def watched(self) -> asyncio.Event | None:
-        """The event above where somebody asked for it."""
-        return self._cancelled
+    def watched(self) -> bool:
+        """Whether somebody asked for the event above, or to be called."""
+        return self._cancelled is not None or self._when_cancelled is not None
+
+    def when_cancelled(self, callback: Callable[[], None] | None) -> None:
+        """Call this, once, when `cancelled` is set: cheaper than a task that waits. None takes it back."""
+        self._when_cancelled = callback
+        if callback is not None and self._cancelled is not None and self._cancelled.is_set():
+            callback()
+
+    def cancel(self) -> None:
+        """Set `cancelled`: for the host."""
+        self.cancelled.set()
+        if self._when_cancelled is not None:
+            self._when_cancelled()
 
     @property
     def work_dir(self) -> Path:
