@@ -3,7 +3,8 @@
 | annotation | takes |
 |---|---|
 | none, `str` | the text |
-| `int`, `float`, `bool`, `Decimal`, `Enum`, `Literal`, `datetime`, `date`, `time`, `timedelta`, `UUID`, `Path`, `bytes` (base64) | the text, read as that |
+| `int`, `float`, `bool`, `Decimal`, `Enum`, `Literal`, `Path`, `UUID` | the text, read as that |
+| `datetime`, `date`, `time`, `timedelta`; `bytes` | the text, as ISO 8601 has it; as base64 |
 | `list`, `tuple`, `set`, `dict`, dataclass, `TypedDict`, `NamedTuple`, `msgspec.Struct` | the text as JSON |
 | `Any` | the text as JSON where it is JSON, else the text |
 | a union | the first kind that fits; one with `str` takes as text what is no JSON array or object |
@@ -113,7 +114,7 @@ class Signature:
         return ", ".join(one.shown for one in self.parameters.values()) or "no params"
 
     def arguments(self, params: Mapping[str, str], secrets: Collection[str] = ()) -> dict[str, Any]:
-        """The keyword arguments. `secrets`: params whose values no error shows. Raises `ArgumentError`."""
+        """The keyword arguments. `secrets`: texts that no error shows. Raises `ArgumentError`."""
         parameters = self.parameters
         arguments: dict[str, Any] = {}
         for name, text in params.items():
@@ -125,7 +126,7 @@ class Signature:
             elif parameter.plain and not parameter.nullable:
                 arguments[name] = text
             else:
-                arguments[name] = _convert(parameter, text, name in secrets)
+                arguments[name] = _convert(parameter, text, secrets)
         for name in self._required:
             if name not in arguments:
                 missing = [one for one in self._required if one not in params]
@@ -195,10 +196,12 @@ def decode_custom(cls: type, value: object) -> Any:
         if "\0" in value:
             raise ValueError("a path has no NUL")
         return cls(value)
-    raise ValueError(f"Expected `{'path' if issubclass(cls, PurePath) else cls.__name__}`, got `{type(value).__name__}`")
+    raise ValueError(
+        f"Expected `{'path' if issubclass(cls, PurePath) else cls.__name__}`, got `{type(value).__name__}`"
+    )
 
 
-def _convert(parameter: Parameter, text: str, secret: bool) -> Any:
+def _convert(parameter: Parameter, text: str, secrets: Collection[str]) -> Any:
     if parameter.nullable and text == "null":
         return None
     if parameter.plain:
@@ -208,19 +211,19 @@ def _convert(parameter: Parameter, text: str, secret: bool) -> Any:
             value = msgspec.json.decode(text.encode("utf-8", "surrogatepass"))
         except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
             if not parameter.textual:
-                raise ArgumentError(_told(parameter, text, secret, f"as JSON ({error})")) from None
+                raise ArgumentError(_told(parameter, text, secrets, f"as JSON ({error})")) from None
         else:
             try:
                 return _to(value, parameter)
             except msgspec.ValidationError as error:
                 if not parameter.textual or text.lstrip()[:1] in ("[", "{"):
-                    raise ArgumentError(_told(parameter, text, secret, _problem(error, parameter))) from None
+                    raise ArgumentError(_told(parameter, text, secrets, _problem(error, parameter))) from None
     if parameter.anything:
         return text
     try:
         return _to(text, parameter)
     except msgspec.ValidationError as error:
-        raise ArgumentError(_told(parameter, text, secret, _problem(error, parameter))) from None
+        raise ArgumentError(_told(parameter, text, secrets, _problem(error, parameter))) from None
 
 
 def _to(value: object, parameter: Parameter) -> Any:
@@ -237,8 +240,9 @@ def _members(hint: Any) -> tuple[Any, ...]:
     return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
 
 
-def _told(parameter: Parameter, text: str, secret: bool, problem: str) -> str:
-    found = "a secret" if secret else _short(repr(text))
+def _told(parameter: Parameter, text: str, secrets: Collection[str], problem: str) -> str:
+    # Cut short, a secret would not be recognised by what masks the error.
+    found = "a secret" if any(secret in text for secret in secrets) else _short(repr(text))
     return f"param {parameter.name!r}: found {found}, expected {type_text(parameter.type)}{problem and ' ' + problem}"
 
 

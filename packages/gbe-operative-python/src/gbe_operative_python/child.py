@@ -129,7 +129,7 @@ class _Process:
         except (Reject, ArgumentError) as error:
             done = Done(End.REJECTED, said=str(error) or "rejected by the function")
         except Retry as error:
-            done = Done(End.FAILED, said=str(error) or "to be tried again")
+            done = Done(End.FAILED, said=str(error) or "to be tried again", retry_after=error.after)
         except SystemExit as error:
             done = self._left(error)
         except BaseException as error:

@@ -75,8 +75,7 @@ class Context:
 
         What the function prints, returns and raises is masked in any case.
         """
-        values = {self._run.params.get(name, "") for name in self._run.secrets}
-        for value in sorted((one for one in values if len(one) >= _SHORTEST), key=len, reverse=True):
+        for value in sorted((one for one in self._run.secrets if len(one) >= _SHORTEST), key=len, reverse=True):
             text = text.replace(value, MASK)
         return text
 

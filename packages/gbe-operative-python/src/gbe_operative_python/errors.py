@@ -4,7 +4,14 @@ from __future__ import annotations
 
 
 class Retry(Exception):
-    """This attempt failed, and another may do better: said without a traceback. `max_retries` of the task counts."""
+    """This attempt failed, and another may do better: said without a traceback. `max_retries` of the task counts.
+
+    `after`: seconds before which another attempt would be in vain.
+    """
+
+    def __init__(self, message: str = "", *, after: float = 0.0) -> None:
+        super().__init__(message)
+        self.after = after
 
 
 class Reject(Exception):

@@ -15,7 +15,7 @@ LARGE_RESULT = 1 << 20
 
 
 class Run(msgspec.Struct, array_like=True, tag="run"):
-    """Run a function once. `secrets`: names of the params that no text may show."""
+    """Run a function once. `secrets`: what no text may show."""
 
     task_type: str
     params: dict[str, str]
@@ -66,6 +66,7 @@ class Done(msgspec.Struct, array_like=True, tag="done"):
     said: str = ""
     exit_code: int = 1
     retryable: bool = True
+    retry_after: float = 0.0
     dirty: bool = False
     last: bool = False
 

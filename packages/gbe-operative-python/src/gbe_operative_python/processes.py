@@ -320,4 +320,3 @@ class ProcessPool:
         for process in list(self._all):
             await process.gone()
         self.executor.shutdown()
-

@@ -253,6 +253,11 @@ class Operative(ABC):
         """
         return frozenset()
 
+    @property
+    def slots(self) -> Mapping[str, int]:
+        """How many tasks of a type to run at once, where whoever starts the worker doesn't say."""
+        return {}
+
     async def start(self, context: OperativeContext) -> None:  # noqa: B027 - most have nothing to do
         """Called once, before the first task. An error stops the worker from starting."""
 
