@@ -9,10 +9,11 @@ from gbe_ecumene.handles import handles_for
 from gbe_jobs_domain.definitions import JobDefinition
 from gbe_nexus import connect
 from gbe_operative.core.handles import parse_handles
-from gbe_operative.plugins import load_all
+from gbe_operative.plugins import PluginError, load_all
 from gbe_operative.worker import DEFAULT_SLOTS, Worker
 from gbe_oracle.oracle import BusOracle
 from gbe_overseer.client import JobClient
+from gbe_runtime.errors import ConfigurationError
 
 
 @contextlib.asynccontextmanager
@@ -27,7 +28,11 @@ async def in_process(definition: JobDefinition, operatives: str | None = None) -
         if handles := handles_for(definition, operatives):
             parsed = parse_handles(handles, DEFAULT_SLOTS)
             slots = {handle.task_type: handle.slots for handle in parsed}
-            worker = Worker(transport, load_all(parsed), slots)
+            try:
+                operative = load_all(parsed)
+            except PluginError as error:
+                raise ConfigurationError(str(error)) from error
+            worker = Worker(transport, operative, slots)
             stack.push_async_callback(worker.stop)
             await worker.start()
         yield JobClient(transport)
