@@ -138,9 +138,12 @@ async def test_where_nothing_says_what_it_is_the_bytes_do(http: Http, web: Web) 
     for body, expected in ((b'{"a": [1]}', {"a": [1]}), (b"plain", "plain"), (b"", "")):
         web.routes["/"] = Reply(body=body)
         assert data(await http.get(web.url))["body"] == expected
-    for body in (b"\xff\xfe\x00", b"a\0b"):
+    for body in (b"\xff\xfe\x00", b"a\0b", b"\xff" * INLINE_BYTES * 2):
         web.routes["/"] = Reply(body=body)
         assert await stored(http, await http.get(web.url)) == body
+    for body, name in ((b"[" + b" " * INLINE_BYTES + b"]", "body.json"), ("ü".encode() * INLINE_BYTES, "body.txt")):
+        web.routes["/"] = Reply(body=body)
+        assert (await http.get(web.url)).result_ref.endswith("/" + name)
 
 
 async def test_binary_goes_by_reference(http: Http, web: Web) -> None:

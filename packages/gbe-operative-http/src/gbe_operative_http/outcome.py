@@ -18,7 +18,7 @@ from gbe_jobs_domain.outcomes import Completed
 from gbe_operative.contract import Execution, OperativeError
 from gbe_operative.core.http_retry import retry_after, worth_another
 from gbe_operative_http.client import Answer, BodyTooLarge, body_of
-from gbe_operative_http.core.content import JSON, Content, Kind, content_of, structured, text_of
+from gbe_operative_http.core.content import JSON, Content, Kind, content_of, guessed, structured, text_of
 from gbe_operative_http.core.inflate import CODINGS
 from gbe_operative_http.core.request import Request
 
@@ -57,6 +57,8 @@ async def outcome_of(execution: Execution, request: Request, answer: Answer) -> 
             if text is not None:
                 data["body"] = text if (value := structured(text, content)) is None else value
                 return Completed(output=_lines(text), data=Inline(msgspec.Raw(_encode(data))))
+        else:
+            content = guessed(head, content)
         tail = _Tail()
         ref = await execution.spill(
             head if complete else tail.follow(_from(head, body), content), *_named(content, complete)

@@ -71,6 +71,21 @@ def _known(charset: str) -> str | None:
     return name if _CHARSETS.fullmatch(name) else None
 
 
+def guessed(head: bytes, content: Content) -> Content:
+    """What a long body is by its beginning, where nothing says it."""
+    if content.kind is not Kind.UNKNOWN:
+        return content
+    try:
+        text = codecs.getincrementaldecoder("utf-8")().decode(head)
+    except UnicodeDecodeError:
+        return content
+    if "\0" in text:
+        return content
+    if text.lstrip().startswith(("{", "[")):
+        return Content(Kind.JSON, JSON, None)
+    return Content(Kind.TEXT, "text/plain", None)
+
+
 def text_of(data: bytes, content: Content) -> str | None:
     """The whole body as text; None where it is none. What a given charset can't decode is replaced."""
     if content.kind is Kind.BINARY:
