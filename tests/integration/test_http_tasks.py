@@ -232,11 +232,12 @@ async def test_an_artifact_is_streamed_up(site: Site, web: Web) -> None:
 
 
 async def test_settings_that_make_no_sense_stop_the_process(site: Site) -> None:
-    for handles, variables, says in (
+    cases: tuple[tuple[str, dict[str, Any], str], ...] = (
         ("http:1", {"GBE_HTTP_ALLOW": "10.0.0.0/99"}, "GBE_HTTP_ALLOW"),
         ("http:1", {"GBE_HTTP_PROXY": "nonsense"}, "GBE_HTTP_PROXY"),
         ("llm:1", {"GBE_LLM_BASE_URL": "nonsense"}, "GBE_LLM_BASE_URL"),
-    ):
+    )
+    for handles, variables, says in cases:
         role = site.operative(handles, **variables)
         with pytest.raises(AssertionError, match="did not get ready"):
             await role.start()
