@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from gbe_jobs_domain.outcomes import TIMEOUT_EXIT_CODE, Completed, Failed, FailureKind, Skipped, TaskOutcome
-from gbe_jobs_domain.payloads import OnLost, TaskQueued
+from gbe_jobs_domain.payloads import OnLost, TaskControl, TaskQueued
 from gbe_nexus import Conflict, Message, NexusError, PayloadTooLarge, PubAck, now_ms
-from gbe_operative.contract import Execution, OperativeError
+from gbe_operative.contract import Execution, Interrupt, OperativeError
+from gbe_operative.controls import Controls
 from gbe_operative.core.backoff import retry_delay, seconds_text
 from gbe_operative.core.claim import GiveUp, Start, after_failure, after_hand_back, decide
 from gbe_operative.core.inputs import InputError
@@ -33,14 +34,6 @@ UNREPORTABLE_DELAY = 30.0
 
 ERROR_NOTE = 1024
 """Characters of an error kept in the note."""
-
-
-class Interrupt(Enum):
-    """Why an attempt is ended from outside."""
-
-    TIMEOUT = "timeout"
-    CANCEL = "cancel"
-    STOP = "stop"
 
 
 class _Phase(Enum):
@@ -75,6 +68,7 @@ class Attempt:
         self._begun = False
         self._noting = False
         self._execution: Execution | None = None
+        self._early_controls: Controls | None = None
         self._timers: list[asyncio.TimerHandle] = []
 
     # --- in hand ---
@@ -130,6 +124,16 @@ class Attempt:
     def _go(self, work: Callable[[], Awaitable[None]]) -> None:
         self._work = self._shop.spawn(self._guarded(work))
 
+    def control(self, control_id: str, control: TaskControl) -> bool:
+        """Pass a control message on, also before the Operative is at it. False where too many wait already."""
+        if self._phase is _Phase.CONCLUDING or self._interrupt is not None:
+            return True
+        if self._execution is not None:
+            return self._execution.controls.tell(control_id, control)
+        if self._early_controls is None:
+            self._early_controls = Controls()
+        return self._early_controls.tell(control_id, control)
+
     def interrupt(self, reason: Interrupt, why: str = "") -> None:
         """End it: a cancelled or timed-out one is reported, one of a stopping worker handed back."""
         if self._interrupt is not None or self._phase is _Phase.CONCLUDING:
@@ -142,13 +146,20 @@ class Attempt:
                 return
         self._interrupt = reason
         self._why = why
-        watched = None if self._execution is None else self._execution.watched
-        if watched is None:
+        self._end_controls()
+        execution = self._execution
+        if execution is not None:
+            execution.interrupted = reason
+        if execution is None or not execution.watched:
             self._cancel_work()
             return
-        watched.set()
+        execution.cancel()
         loop = asyncio.get_running_loop()
         self._timers.append(loop.call_later(self._shop.settings.interrupt_grace, self._cancel_work))
+
+    def _end_controls(self) -> None:
+        if self._execution is not None and self._execution.made_controls is not None:
+            self._execution.made_controls.end()
 
     def _cancel_work(self) -> None:
         if self._work is None or self._phase is _Phase.CONCLUDING or self._noting:
@@ -175,6 +186,7 @@ class Attempt:
         finally:
             for timer in self._timers:
                 timer.cancel()
+            self._end_controls()
             self._lane.forget(self)
             if self._execution is not None and self._execution.made_work_dir is not None:
                 await self._shop.work_dirs.remove(self._execution.made_work_dir)
@@ -240,6 +252,8 @@ class Attempt:
         try:
             inputs = self._lane.plan(task)
             execution = self._execution = self._lane.execution(task, self._attempt, inputs)
+            if self._early_controls is not None:
+                execution.controls = self._early_controls
             await shop.insist(
                 "fetch inputs", lambda: run_errands(inputs, task, shop.artifacts, shop.settings.fetch_limit)
             )
