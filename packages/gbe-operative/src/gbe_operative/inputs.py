@@ -43,7 +43,7 @@ async def run_errands(inputs: Inputs, task: TaskQueued, artifacts: ArtifactStore
                     ref = ref_of(await _there(artifacts, param, key))
                     data = await _read(artifacts, ref, reference, limit)
                     # A text is what the field would have been, had it been short enough: a string.
-                    is_text = ref.media_type.startswith("text/")
+                    is_text = ref.media_type.startswith("text/") or ref.media_type.endswith("charset=utf-8")
                     fetched[key] = (
                         data.decode("utf-8", "replace") if is_text else value_of(data, ref.media_type, reference)
                     )
