@@ -147,14 +147,13 @@ class Attempt:
         self._interrupt = reason
         self._why = why
         self._end_controls()
-        watched = None
-        if self._execution is not None:
-            self._execution.interrupted = reason
-            watched = self._execution.watched
-        if watched is None:
+        execution = self._execution
+        if execution is not None:
+            execution.interrupted = reason
+        if execution is None or not execution.watched:
             self._cancel_work()
             return
-        watched.set()
+        execution.cancel()
         loop = asyncio.get_running_loop()
         self._timers.append(loop.call_later(self._shop.settings.interrupt_grace, self._cancel_work))
 

@@ -98,6 +98,7 @@ class Execution:
         "_cancelled",
         "_controls",
         "_host",
+        "_when_cancelled",
         "_work_dir",
         "attempt",
         "deadline",
@@ -135,6 +136,7 @@ class Execution:
         self.progress_state: object = None
         """The host's: what it remembers of this attempt's progress."""
         self._cancelled: asyncio.Event | None = None
+        self._when_cancelled: Callable[[], None] | None = None
         self._controls: Controls | None = None
         self._work_dir: Path | None = None
 
@@ -149,9 +151,21 @@ class Execution:
         return self._cancelled
 
     @property
-    def watched(self) -> asyncio.Event | None:
-        """The event above where somebody asked for it."""
-        return self._cancelled
+    def watched(self) -> bool:
+        """Whether somebody asked for the event above, or to be called."""
+        return self._cancelled is not None or self._when_cancelled is not None
+
+    def when_cancelled(self, callback: Callable[[], None] | None) -> None:
+        """Call this, once, when `cancelled` is set: cheaper than a task that waits. None takes it back."""
+        self._when_cancelled = callback
+        if callback is not None and self._cancelled is not None and self._cancelled.is_set():
+            callback()
+
+    def cancel(self) -> None:
+        """Set `cancelled`: for the host."""
+        self.cancelled.set()
+        if self._when_cancelled is not None:
+            self._when_cancelled()
 
     @property
     def controls(self) -> Controls:
@@ -238,6 +252,11 @@ class Operative(ABC):
         worker sees to. Others are ignored. They are hints: the sender repeats one until progress shows its effect.
         """
         return frozenset()
+
+    @property
+    def slots(self) -> Mapping[str, int]:
+        """How many tasks of a type to run at once, where whoever starts the worker doesn't say."""
+        return {}
 
     async def start(self, context: OperativeContext) -> None:  # noqa: B027 - most have nothing to do
         """Called once, before the first task. An error stops the worker from starting."""

@@ -54,3 +54,15 @@ def load_all(handles: Iterable[Handle]) -> Operative:
         types.setdefault(handle.plugin, []).append(handle.task_type)
     members = [load(plugin, task_types) for plugin, task_types in types.items()]
     return members[0] if len(members) == 1 else CompositeOperative(members)
+
+
+def load_served(app: Operative | None, handles: Iterable[Handle]) -> Operative:
+    """One Operative for `handles`: a type of the app by the app, unless another plug-in is named for it."""
+    if app is None:
+        return load_all(handles)
+    own = {handle.task_type for handle in handles if handle.task_type == handle.plugin} & set(app.handles)
+    others = [handle for handle in handles if handle.task_type not in own]
+    if not others and own == set(app.handles):
+        return app
+    members = [*([CompositeOperative([app], only=own)] if own else []), *([load_all(others)] if others else [])]
+    return members[0] if len(members) == 1 else CompositeOperative(members)

@@ -64,7 +64,8 @@ class Worker(BusRole):
     ) -> None:
         super().__init__(transport, heartbeat_interval=heartbeat_interval, close_transport=close_transport)
         self._operative = operative
-        self._slots = {task_type: (slots or {}).get(task_type, DEFAULT_SLOTS) for task_type in operative.handles}
+        asked = {**operative.slots, **(slots or {})}
+        self._slots = {task_type: asked.get(task_type, DEFAULT_SLOTS) for task_type in operative.handles}
         self._settings = settings or WorkerSettings()
         self._secrets = secrets or Secrets({})
         self._lanes: dict[str, Lane] = {}
