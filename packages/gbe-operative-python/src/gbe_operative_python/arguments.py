@@ -185,7 +185,7 @@ def _is_plain(kind: msgspec.inspect.Type) -> bool:
 
 
 def _known(cls: type) -> bool:
-    return cls is object or (isinstance(cls, type) and issubclass(cls, PurePath))
+    return cls is object or issubclass(cls, PurePath)
 
 
 def decode_custom(cls: type, value: object) -> Any:

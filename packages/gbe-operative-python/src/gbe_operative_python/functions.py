@@ -59,13 +59,16 @@ class FunctionOperative(Operative):
         return {task_type: slots for task_type, slots in asked.items() if slots is not None}
 
     async def start(self, context: OperativeContext) -> None:
-        """Start the guardian and a first process. Raises `ProcessBroken` where the app can't be imported there."""
+        """Start the guardian and a first process. Raises `OperativeError` where the app can't be imported there."""
         self._runner = runner = CommandRunner(spill_dir=context.work_root)
         await runner.start()
         runner.guard_path(context.work_root)
         setup = Setup(self._location, self._app.recycle_after, self._app.max_memory)
         self._pool = pool = ProcessPool(runner, setup, self._environment, Limits(grace=self._app.grace))
-        await pool.start()
+        try:
+            await pool.start()
+        except ProcessBroken as error:
+            raise OperativeError(str(error), kind=FailureKind.REJECTED) from error
 
     async def close(self) -> None:
         """End all processes."""
