@@ -4,7 +4,8 @@ The one description of it, for the Operative that runs sessions and for those wh
 nothing heavy: neither the engine nor the worker.
 
     params    the session's documents, final (`session_params`): nobody merges or overrides anything after that
-    progress  `Report`, as the `data` of `TaskProgress` (kind `step`), at most ten per second; it may be lost
+    progress  `Report`, as the `data` of `TaskProgress` (kind `step`): at most ten per second, one at once after each
+              change of state and each step, and at least one in `SIGN_OF_LIFE` seconds, paused or not; it may be lost
     control   `pause`, `resume`, `step` (one tick), `cancel`: `gbe_jobs_domain.payloads.TaskControl`
     result    `Outcome`, as the `data` of the terminal where the session completed, and always in the artifact store
 
@@ -44,6 +45,9 @@ PROGRESS_INTERVAL: Final = "progress_interval_ms"
 """The param with the milliseconds between two reports, 100 to 60,000."""
 
 DEFAULT_PROGRESS_INTERVAL: Final = 100
+
+SIGN_OF_LIFE: Final = 2.0
+"""Seconds in which a session that lives reports at least once, also while it is paused or finishing."""
 
 START_PAUSED: Final = "start_paused"
 """The param that is `true` where the session waits before its first tick, until `resume` or `step`."""

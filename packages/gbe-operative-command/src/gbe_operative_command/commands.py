@@ -9,6 +9,7 @@ from pathlib import Path
 
 from gbe_envoy.adapter import (
     DEFAULT_ALLOW,
+    DEFAULT_PATH,
     Command,
     CommandError,
     CommandResult,
@@ -69,7 +70,7 @@ class TaskCommands:
     @property
     def path(self) -> str:
         """The `PATH` that commands are looked up in."""
-        return self._base.get("PATH", os.defpath)
+        return self._base.get("PATH", DEFAULT_PATH)
 
     async def run(
         self,

@@ -27,6 +27,7 @@ class Stage:
         self.lines: list[tuple[str, str]] = []
         self.said = asyncio.Event()
         self._made = 0
+        self._kept: list[Path] | None = None
 
     @classmethod
     async def on(cls, transport: Transport, root: Path) -> Stage:
@@ -49,6 +50,11 @@ class Stage:
         """The reference to something stored."""
         return Ref(ARTIFACT_STORE, artifact.key, artifact.size, artifact.sha256, artifact.media_type)
 
+    def keep_spills_as_files(self) -> list[Path]:
+        """From now on what is spilled is linked into `root`, and no line kept: for very large outputs."""
+        self._kept = []
+        return self._kept
+
     # --- for executions ---
 
     def make_work_dir(self, execution: Execution) -> Path:
@@ -69,7 +75,8 @@ class Stage:
         """Keep the lines."""
 
         def report(stream: str, line: bytes) -> None:
-            self.lines.append((stream, line.decode(errors="replace")))
+            if self._kept is None:
+                self.lines.append((stream, line.decode(errors="replace")))
             self.said.set()
 
         return report
@@ -78,6 +85,11 @@ class Stage:
         self, execution: Execution, source: bytes | Path | AsyncIterable[bytes], name: str, media_type: str
     ) -> Ref:
         """Store it."""
+        if self._kept is not None and isinstance(source, Path):
+            kept = self.root / f"kept-{len(self._kept)}"
+            kept.hardlink_to(source)
+            self._kept.append(kept)
+            return Ref(ARTIFACT_STORE, f"{self.job_id}/{name}", kept.stat().st_size, "0" * 64, media_type)
         data = source.read_bytes() if isinstance(source, Path) else source
         return self.ref(await self.artifacts.put(f"{self.job_id}/{name}", data, media_type=media_type))
 

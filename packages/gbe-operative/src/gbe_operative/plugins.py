@@ -10,6 +10,7 @@ from typing import cast
 from gbe_operative.composite import CompositeOperative
 from gbe_operative.contract import Operative
 from gbe_operative.core.handles import Handle
+from gbe_runtime.errors import ConfigurationError
 
 GROUP = "gbe.operatives"
 
@@ -26,13 +27,18 @@ def installed() -> list[str]:
 
 
 def load(name: str, task_types: Sequence[str]) -> Operative:
-    """The plug-in's Operative for these task types. Nothing else is loaded. Raises `PluginError`."""
+    """The plug-in's Operative for these task types. Nothing else is loaded.
+
+    Raises `PluginError`, and `ConfigurationError` where the plug-in's own settings are wrong.
+    """
     found = [point for point in entry_points(group=GROUP) if point.name == name]
     if not found:
         raise PluginError(f"no Operative {name!r} is installed here; there are: {', '.join(installed()) or 'none'}")
     try:
         factory = cast(Factory, found[0].load())
         operative = factory(tuple(task_types))
+    except ConfigurationError:  # the host's settings are at fault, not the plug-in
+        raise
     except Exception as error:
         raise PluginError(f"the Operative {name!r} ({found[0].value}) is broken: {error}") from error
     missing = set(task_types) - set(operative.handles)
