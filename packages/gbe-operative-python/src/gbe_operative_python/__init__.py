@@ -12,6 +12,7 @@ from gbe_operative_python.errors import DeclarationError as DeclarationError
 from gbe_operative_python.errors import Reject as Reject
 from gbe_operative_python.errors import Retry as Retry
 from gbe_operative_python.errors import Skip as Skip
+from gbe_operative_python.files import File as File
 from gbe_operative_python.results import write_result as write_result
 
 if TYPE_CHECKING:

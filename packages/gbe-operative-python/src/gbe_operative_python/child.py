@@ -30,6 +30,7 @@ from gbe_operative_python.arguments import ArgumentError
 from gbe_operative_python.context import Context, set_current
 from gbe_operative_python.declaring import App, PythonTask, app_of
 from gbe_operative_python.errors import Cancelled, Reject, Retry, Skip
+from gbe_operative_python.files import File
 from gbe_operative_python.messages import (
     LARGE_RESULT,
     LENGTH,
@@ -221,21 +222,28 @@ class _Process:
 
 
 def _done(value: object, run: Run) -> Done:
+    if isinstance(value, File):
+        path = os.path.abspath(value.path)
+        if not os.path.isfile(path):
+            return Done(
+                End.FAILED, said=f"the function returned File({path!r}), and there is no such file", retryable=False
+            )
+        return Done(End.DONE, file=path, media_type=value.kind)
     try:
         encoded = msgspec.json.encode(value, enc_hook=_encode_custom)
     except (TypeError, ValueError, RecursionError, OverflowError) as error:
         return Done(
             End.FAILED,
             said=f"the function returned {type(value).__name__}, of which something is no JSON: {error}; "
-            "return texts, numbers, lists, dicts, dataclasses, dates, paths, None",
+            "return texts, numbers, lists, dicts, dataclasses, dates, paths, None, or a File",
             retryable=False,
         )
     items = len(value) if isinstance(value, list | tuple) else None
     if len(encoded) < LARGE_RESULT:
         return Done(End.DONE, encoded, items)
-    path = Path(run.work_dir)
-    path.mkdir(0o700, exist_ok=True)
-    file = path / ".result.json"
+    directory = Path(run.work_dir)
+    directory.mkdir(0o700, exist_ok=True)
+    file = directory / ".result.json"
     file.write_bytes(encoded)
     return Done(End.DONE, items=items, file=str(file))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -14,13 +15,16 @@ from gbe_jobs_domain.edges import EdgeData, Inline
 from gbe_jobs_domain.outcomes import Completed, Failed, FailureKind, Skipped, TaskOutcome
 from gbe_operative.contract import Execution, Operative, OperativeContext, OperativeError
 from gbe_operative_command.commands import store
-from gbe_operative_command.outcome import JSON, lines_of
+from gbe_operative_command.outcome import lines_of
+from gbe_operative_command.stdin import fetched
 from gbe_operative_python.child import Setup
 from gbe_operative_python.declaring import MARK, App, PythonTask, app_of
 from gbe_operative_python.errors import DeclarationError
 from gbe_operative_python.messages import Done, End, Note, Run
 from gbe_operative_python.printing import NOTHING, Printed
 from gbe_operative_python.processes import Ended, OnNote, ProcessBroken, ProcessPool
+
+_SUFFIX = re.compile(r"\.[a-z0-9]{1,10}\Z")
 
 
 class FunctionOperative(Operative):
@@ -84,11 +88,12 @@ class FunctionOperative(Operative):
         pool = self._pool
         if pool is None:
             raise RuntimeError("the FunctionOperative was not started")
+        params = await self._with_files(execution) if execution.refs else dict(execution.params)
         try:
             process = await pool.take()
         except ProcessBroken as error:
             raise OperativeError(str(error)) from error
-        order = self._order(execution, pool)
+        order = self._order(execution, pool, params)
         execution.when_cancelled(process.kill)
         try:
             ended = await process.run(order, _note_to(execution), lambda: execution.line_reporter)
@@ -102,12 +107,21 @@ class FunctionOperative(Operative):
                 assert self._runner is not None
                 await self._runner.remove_work_dir(Path(order.work_dir))
 
-    def _order(self, execution: Execution, pool: ProcessPool) -> Run:
+    async def _with_files(self, execution: Execution) -> dict[str, str]:
+        """The params, with a file in place of each reference for which the function takes a path."""
+        parameters = self._tasks[execution.task.task_type].signature.parameters
+        params = dict(execution.params)
+        for name, ref in execution.refs.items():
+            if name in parameters and parameters[name].path:
+                params[name] = str(await fetched(execution, name, ref, execution.work_dir / name))
+        return params
+
+    def _order(self, execution: Execution, pool: ProcessPool, params: dict[str, str]) -> Run:
         self._count += 1
         task = execution.task
         return Run(
             task.task_type,
-            dict(execution.params),
+            params,
             execution.attempt,
             task.task_id,
             task.task_name,
@@ -161,7 +175,9 @@ async def _output(execution: Execution, printed: Printed) -> tuple[list[str], st
 async def _data(execution: Execution, done: Done) -> EdgeData:
     if not done.file:
         return Inline(msgspec.Raw(done.data), done.items)
-    ref = await execution.spill(Path(done.file), "data.json", JSON)
+    suffix = Path(done.file).suffix.lower()
+    name = f"data{suffix}" if _SUFFIX.match(suffix) else "data"
+    ref = await execution.spill(Path(done.file), name, done.media_type)
     return msgspec.structs.replace(ref, items=done.items)
 
 
