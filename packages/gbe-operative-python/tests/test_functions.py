@@ -17,6 +17,7 @@ from gbe_jobs_domain.outcomes import Completed, Failed, FailureKind, Skipped
 from gbe_jobs_domain.payloads import ProgressKind, RetryPolicy, SecretRef
 from gbe_operative.apps import load_app
 from gbe_operative_command.testing import runs
+from gbe_operative_python import processes
 
 Served = Any  # of conftest.py, which can't be imported
 Hall = Any
@@ -233,7 +234,7 @@ async def test_a_process_that_dies_fails_its_task_and_is_replaced(served: Served
     assert (outcome.kind, outcome.exit_code) == (FailureKind.ERROR, 128 + signal.SIGKILL)
     assert outcome.output == ["last words"]
     assert data(await served.run("who"))["pid"] != before
-    segfault = await served.run("die", signal=int(signal.SIGSEGV))
+    segfault = await served.run("die", number=int(signal.SIGSEGV))
     assert "killed by SIGSEGV" in segfault.error
     assert "exit code 3" in (await served.run("vanish")).error
 
@@ -290,6 +291,49 @@ async def test_nothing_of_one_task_goes_on_beside_the_next(served: Served) -> No
 async def test_who_prints_after_the_end_disturbs_nobody(served: Served) -> None:
     assert isinstance(await served.run("chatter"), Completed)
     assert isinstance(await served.run("noop"), Completed)
+
+
+async def test_what_a_function_spoils_the_next_does_not_find(served: Served) -> None:
+    replaced = data(await served.run("spoil", what="replace"))
+    assert (await served.run("resize-image", path="a")).output == ["resizing a"]
+    assert data(await served.run("who"))["pid"] == replaced
+    closed = data(await served.run("spoil", what="close"))
+    assert (await served.run("resize-image", path="a")).output == ["resizing a"]
+    assert data(await served.run("who"))["pid"] != closed
+    await served.run("spoil", what="ignore")
+    assert (await served.ended("wait", params={"pid_file": os.devnull}, timeout_secs=0.1)).outcome.output[
+        -1
+    ] == "cleaned up"
+
+
+async def test_a_function_that_says_too_much_or_nonsense(served: Served) -> None:
+    assert isinstance(await served.run("spoil", what="progress"), Completed)
+    assert len((await served.run("spoil", what="message")).error) <= 1 << 16
+    interfering = await served.run("spoil", what="interfere")
+    assert (interfering.kind, interfering.error) == (
+        FailureKind.ERROR,
+        "the process of spoil said what no process says, and was ended",
+    )
+
+
+async def test_processes_that_nobody_needs_any_more_are_ended(
+    hall: Hall, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).with_name("apps")))
+    monkeypatch.setattr(processes, "IDLE_FOR", 0.05)
+    await hall.worker(load_app("sample:app")).start()
+    files = [tmp_path / str(number) for number in range(4)]
+    await hall.queue(
+        *[hall.task(file.name, "meet", params={"own": str(file), "others": str(tmp_path)}) for file in files]
+    )
+    await hall.ends(4)
+    pids = {int(file.read_text()) for file in files}
+    assert len(pids) == 4
+    async with asyncio.timeout(10):
+        while len([pid for pid in pids if runs(pid)]) > 1:
+            await asyncio.sleep(0.01)
+    await hall.queue(hall.task("t", "who"))
+    assert data((await hall.ends(5))[4].outcome)["pid"] in pids
 
 
 async def test_many_at_once(served: Served) -> None:

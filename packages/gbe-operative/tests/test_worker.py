@@ -296,7 +296,8 @@ async def test_who_asks_to_be_called_may_clean_up_too(hall: Hall) -> None:
     async def unwatched(execution: Execution) -> TaskOutcome:
         execution.when_cancelled(lambda: None)
         execution.when_cancelled(None)
-        return await asyncio.get_running_loop().create_future()
+        await asyncio.get_running_loop().create_future()
+        return Completed()
 
     await hall.worker(Doing(body)).start()
     await hall.queue(hall.task(timeout_secs=0.02))

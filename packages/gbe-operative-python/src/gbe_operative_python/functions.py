@@ -146,9 +146,17 @@ class FunctionOperative(Operative):
         return Failed(done.said, kind, done.exit_code, stderr, output)
 
     def _died(self, execution: Execution, death: CommandResult | None, output: list[str], stderr: str) -> Failed:
-        if death is not None and death.cancelled:
-            return Failed("cancelled", FailureKind.CANCELLED, 1, stderr, output)
         function = self._tasks[execution.task.task_type].function.__qualname__
+        if death is not None and death.cancelled:
+            if execution.cancelled.is_set():
+                return Failed("cancelled", FailureKind.CANCELLED, 1, stderr, output)
+            return Failed(
+                f"the process of {function} said what no process says, and was ended",
+                FailureKind.ERROR,
+                1,
+                stderr,
+                output,
+            )
         if death is None:
             return Failed(f"the process of {function} is gone", stderr=stderr, output=output)
         how = f"exit code {death.exit_code}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -119,9 +120,9 @@ def leave(code: int) -> None:
 
 
 @app.task
-def die(signal: int = 9) -> None:
+def die(number: int = 9) -> None:
     print("last words", flush=True)
-    os.kill(os.getpid(), signal)
+    os.kill(os.getpid(), number)
 
 
 @app.task
@@ -222,6 +223,34 @@ def chatter() -> None:
             print("chatter " * 1000)
 
     threading.Thread(target=talk, daemon=True).start()
+
+
+@app.task
+def spoil(what: str) -> int:
+    """Leaves the process in a state in which nobody else would want it."""
+    if what == "close":
+        sys.stdout.close()
+    elif what == "replace":
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+    elif what == "ignore":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    elif what == "interfere":
+        os.write(3, b"\xff" * 1000)
+        time.sleep(600)
+    elif what == "progress":
+        for _ in range(1000):
+            current().progress("x" * 100_000, "y" * 1_000_000)
+    elif what == "message":
+        raise ValueError("z" * 10_000_000)
+    return os.getpid()
+
+
+@app.task
+async def meet(own: Path, others: Path) -> None:
+    """Until four of them are there."""
+    own.write_text(str(os.getpid()))
+    while len([file for file in others.iterdir() if file.read_text()]) < 4:
+        await asyncio.sleep(0.005)
 
 
 @app.task
