@@ -259,7 +259,9 @@ class Operative(ABC):
         return {}
 
     async def start(self, context: OperativeContext) -> None:  # noqa: B027 - most have nothing to do
-        """Called once, before the first task. An error stops the worker from starting."""
+        """Called once, before the first task. An error stops the worker from starting; an `OperativeError` is said as
+        wrong settings are, in one line.
+        """
 
     async def close(self) -> None:  # noqa: B027 - most have nothing to do
         """Called once, after the last task."""
