@@ -148,6 +148,7 @@ class TaskQueued(Struct, frozen=True, omit_defaults=True):
     """`gbe.tasks.{task_type}.queue`: everything an Operative needs.
 
     `inputs`: the edge data of the upstream tasks that `input_from` names, unopened, by task name.
+    `input_schema`, `output_schema`: JSON Schemas that its resolved params and its data are to match.
     `journal_seq`: the journal record that dispatched the task (reading on from there answers "is it still wanted").
     `retry_count`: always 0 in protocol v1, since Operatives retry by themselves; kept for the mission document's
     message.
@@ -170,6 +171,8 @@ class TaskQueued(Struct, frozen=True, omit_defaults=True):
     journal_seq: Count = 0
     definition_ref: Ref | None = None
     depth: Count = 0
+    input_schema: OptionalRaw = None
+    output_schema: OptionalRaw = None
 
 
 class TaskDispatch(Struct, frozen=True, omit_defaults=True):
@@ -192,6 +195,8 @@ class TaskDispatch(Struct, frozen=True, omit_defaults=True):
     journal_seq: int = 0
     definition_ref: Ref | None = None
     depth: int = 0
+    input_schema: OptionalRaw = None
+    output_schema: OptionalRaw = None
 
 
 class TaskEnded(Struct, frozen=True, omit_defaults=True):

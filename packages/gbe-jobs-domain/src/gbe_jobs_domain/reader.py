@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from gbe_jobs_domain import dag
 from gbe_jobs_domain.collector import Collector
@@ -13,8 +13,9 @@ from gbe_jobs_domain.definitions import MAX_RETRIES, JobDefinition, TaskDefiniti
 from gbe_jobs_domain.errors import PathPart, quoted
 from gbe_jobs_domain.ids import DEFAULT_ORG, InvalidId, check_org_id, check_task_name, check_type_name
 from gbe_jobs_domain.keys import IN_PARAMS, JOB, MOLECULE, RETRY_KEYS, SYNONYMS, Form
-from gbe_jobs_domain.nodes import Broken, Entries, Items, Kind, Node, Scalar
+from gbe_jobs_domain.nodes import Broken, Entries, Items, Kind, Node, Scalar, node_at
 from gbe_jobs_domain.payloads import OnLost, Param, RetryPolicy, SecretRef
+from gbe_jobs_domain.schema_files import SchemaFiles
 from gbe_jobs_domain.suggestions import Suggester
 from gbe_jobs_domain.variables import VARIABLE_NAME, VariableError, refers, substitute
 
@@ -36,9 +37,12 @@ def slug(name: str) -> str:
 class Reader:
     """Reads one document. Errors go to the collector; what is returned counts only if there are none."""
 
-    def __init__(self, collector: Collector, overrides: Mapping[str, str], limit: int) -> None:
-        self._errors = collector
-        self._overrides = overrides
+    def __init__(
+        self, collector: Collector, overrides: Mapping[str, str], limit: int, *, schemas: SchemaFiles | None = None
+    ) -> None:
+        self.collector = self._errors = collector
+        self.overrides = overrides
+        self._schemas = schemas or SchemaFiles(None)
         self._substituted = 0
         self._limit = limit
         self._suggester = Suggester()
@@ -91,7 +95,7 @@ class Reader:
                 if not isinstance(value, Broken):
                     self._errors.on(value, path, f"expected a string, a number or a boolean, found {_found(value)}")
                 variables[key.text] = ""
-        for name, override in self._overrides.items():
+        for name, override in self.overrides.items():
             if name not in variables:
                 hint = self._suggester.hint(name, variables) or "declare it under vars"
                 self._errors.at(0, 0, f"--var {quoted(name)}: the document declares no such variable", hint)
@@ -134,7 +138,7 @@ class Reader:
         tasks = [self._task(item, (key, i), i) for i, item in enumerate(node.items)]
         for problem in dag.check(tasks, self._suggester):
             path: Path = (key, problem.index, *problem.path) if problem.index >= 0 else (key,)
-            place = _at(node, (problem.index, *problem.path)) if problem.index >= 0 else node
+            place = node_at(node, (problem.index, *problem.path)) if problem.index >= 0 else node
             self._errors.on(place, path, problem.message, problem.hint)
         return tasks
 
@@ -163,6 +167,8 @@ class Reader:
             max_retries=int(retries or 0),
             retry=self._retry(node, path),
             on_lost=self._on_lost(node, path),
+            input_schema=self._schema(node, "input_schema", path),
+            output_schema=self._schema(node, "output_schema", path),
         )
 
     def _depends_on(self, task: Entries, path: Path) -> list[str]:
@@ -287,6 +293,24 @@ class Reader:
             self._errors.on(node, (*path, "on_lost"), f"expected 'rerun' or 'fail', found {quoted(text)}", hint)
             return OnLost.RERUN
 
+    def _schema(self, task: Entries, key: str, path: Path) -> dict[str, Any] | None:
+        node = _value(task, key)
+        if node is None or isinstance(node, Broken):
+            return None
+        path = (*path, key)
+        if isinstance(node, Items) or (isinstance(node, Scalar) and node.kind is not Kind.STRING):
+            expected = "expected a JSON Schema (a mapping), or the name of a file that holds one"
+            self._errors.on(node, path, f"{expected}, found {_found(node)}")
+            return None
+        schema = self._schemas.read(node, self._errors, path)
+        if schema is None:
+            return None
+        self._substituted += schema.size
+        if self._substituted > self._limit:
+            self._errors.on(node, path, f"the schemas make the definition larger than {self._limit:,} bytes")
+        task.entries[key] = (task.entries[key][0], schema.node)  # what was in a file is in the document now
+        return schema.value
+
     # --- values ----------------------------------------------------------------------------------
 
     def _keys(self, node: Entries, path: Path, allowed: tuple[str, ...], reserved: frozenset[str]) -> set[str]:
@@ -395,18 +419,6 @@ def _form_of(root: Entries) -> Form:
 def _value(parent: Entries, key: str) -> Node | None:
     found = parent.entries.get(key)
     return found[1] if found else None
-
-
-def _at(node: Node, path: Path) -> Node:
-    """The node at a path, or the nearest one above it."""
-    for part in path:
-        if isinstance(node, Items) and isinstance(part, int) and part < len(node.items):
-            node = node.items[part]
-        elif isinstance(node, Entries) and isinstance(part, str) and part in node.entries:
-            node = node.entries[part][1]
-        else:
-            break
-    return node
 
 
 def _found(node: Node) -> str:

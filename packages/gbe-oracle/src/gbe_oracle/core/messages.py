@@ -67,6 +67,8 @@ def dispatch(job: Job, index: int, inputs: Mapping[str, Raw], seq: int) -> TaskD
         on_lost=task.on_lost,
         journal_seq=seq,
         depth=spec.depth,
+        input_schema=task.input_schema,
+        output_schema=task.output_schema,
     )
 
 
