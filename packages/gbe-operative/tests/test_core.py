@@ -18,7 +18,7 @@ from gbe_operative.core.backoff import retry_delay, seconds_text
 from gbe_operative.core.claim import GiveUp, Start, after_failure, after_hand_back, decide
 from gbe_operative.core.credit import Slots
 from gbe_operative.core.handles import Handle, InvalidHandles, parse_handles
-from gbe_operative.core.inputs import Fetch, InputError, LookUp, Store, plan_inputs, value_of
+from gbe_operative.core.inputs import Confirm, Fetch, InputError, LookUp, Store, plan_inputs, value_of
 from gbe_operative.core.limiter import BYTES_PER_SECOND, MESSAGES_PER_SECOND, LineBuffer, ProgressLimiter
 from gbe_operative.core.masking import Masker
 from gbe_operative.core.sizing import encoded_size, tail_of_lines, tail_of_text, trim_texts
@@ -226,10 +226,10 @@ def test_references_to_artifacts() -> None:
         inputs={"a": ref, "b": edge({"uri": own, "text": "hello"})},
     )
     inputs = plan_inputs(task, lambda _: None)
-    assert inputs.params == {"whole_ref": ref.uri, "plain_ref": "file.txt"}
-    assert inputs.refs == {"whole_ref": ref}
+    assert inputs.params == {"plain_ref": "file.txt"}
     assert inputs.errands == [
         LookUp("static_ref", f"{JOB}/y"),
+        Confirm("whole_ref", "a", ref),
         Fetch("part", "a.x", ref, "x"),
         LookUp("uri_ref", f"{JOB}/y"),
         Store("text_ref", b"hello", "text/plain"),

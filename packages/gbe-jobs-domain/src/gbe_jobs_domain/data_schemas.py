@@ -58,10 +58,11 @@ class SchemaProblem:
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """What is wrong with a value. `path` as JSONPath has it: `$.items[3].price`."""
+    """What is wrong with a value. `path` as JSONPath has it: `$.items[3].price`; `keyword`: what of the schema."""
 
     path: str
     message: str
+    keyword: str = ""
 
     def __str__(self) -> str:
         return f"at {self.path}: {self.message}"
@@ -105,7 +106,11 @@ class Matcher:
         """The first thing that is wrong with the value; None where it matches. Raises `UnboundedSchema`."""
         try:
             error = next(self._validator.iter_errors(value), None)
-            return None if error is None else Violation(_short(error.json_path), _short(error.message))
+            return (
+                None
+                if error is None
+                else Violation(_short(error.json_path), _short(error.message), str(error.validator))
+            )
         except RecursionError:
             raise UnboundedSchema("the schema refers to itself without end, or the data is nested too deeply") from None
 

@@ -18,6 +18,7 @@ from gbe_operative.controls import Controls
 from gbe_operative.core.backoff import retry_delay, seconds_text
 from gbe_operative.core.claim import GiveUp, Start, after_failure, after_hand_back, decide
 from gbe_operative.core.inputs import InputError
+from gbe_operative.edge_checks import check_after, check_before
 from gbe_operative.inputs import run_errands
 from gbe_operative.notes import Noted
 from gbe_operative.progress import AttemptProgress, hint, retry_message
@@ -262,6 +263,10 @@ class Attempt:
             await shop.insist(
                 "fetch inputs", lambda: run_errands(inputs, task, shop.artifacts, shop.settings.fetch_limit)
             )
+            refusal = await check_before(shop, task, execution, inputs)
+            if refusal is not None:
+                await self._conclude(execution, refusal)
+                return
         except (InputError, NexusError) as error:
             failure = Failed(error=str(error), kind=FailureKind.REJECTED)
             await self._conclude(self._execution or self._bare(), failure)
@@ -334,6 +339,8 @@ class Attempt:
             outcome = masked(execution, result)
         else:
             outcome = Failed(error=f"the Operative returned {type(result).__name__}, not an outcome")
+        if isinstance(outcome, Completed) and self.task.output_schema is not None:
+            outcome, self._retryable = await check_after(self._shop, execution, outcome)
         if self._worth_another(outcome) and isinstance(outcome, Failed):
             await self._retry(outcome)
             return

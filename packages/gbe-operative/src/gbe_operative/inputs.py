@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+
+from msgspec import DecodeError, Raw, Struct, json
+
 from gbe_jobs_domain.edges import ARTIFACT_STORE, Ref
 from gbe_jobs_domain.payloads import TaskQueued
 from gbe_jobs_domain.subjects import artifact_key
 from gbe_nexus import Artifact, ArtifactStore, IntegrityError, NotFound, PayloadTooLarge
 from gbe_operative.core.inputs import (
     TEXT,
+    Confirm,
     Fetch,
     InputError,
     Inputs,
@@ -19,6 +24,13 @@ from gbe_operative.core.inputs import (
     value_of,
     walk,
 )
+
+
+class _Properties(Struct):
+    properties: dict[str, Raw] = {}
+
+
+_properties = json.Decoder(_Properties)
 
 
 def ref_of(artifact: Artifact, items: int | None = None) -> Ref:
@@ -40,9 +52,13 @@ async def run_errands(inputs: Inputs, task: TaskQueued, artifacts: ArtifactStore
             case Present(param, reference, ref):
                 value = await _plain_text(artifacts, ref, reference, limit)
                 if value is None:
+                    await _confirm(artifacts, ref, reference)
                     _refer(inputs, param, ref)
                 else:
                     give(inputs, task.job_id, param, value)
+            case Confirm(param, reference, ref):
+                await _confirm(artifacts, ref, reference)
+                _refer(inputs, param, ref)
             case LookUp(param, key):
                 artifact = await artifacts.info(key)
                 if artifact is None:
@@ -74,6 +90,46 @@ async def _plain_text(artifacts: ArtifactStore, ref: Ref, reference: str, limit:
     return value if content_of(value)[1] == TEXT else None
 
 
+async def _confirm(artifacts: ArtifactStore, ref: Ref, reference: str) -> None:
+    """See that an artifact is there, and is the one that was handed on: whoever reads it checks only its own digest."""
+    found = await artifacts.info(ref.key)
+    if found is None:
+        raise InputError(f"input {reference!r}: there is no artifact {ref.uri} (any more)")
+    if found.sha256 != ref.sha256:
+        raise InputError(_another(ref, reference, found.sha256))
+
+
+def _another(ref: Ref, reference: str, sha256: str) -> str:
+    return (
+        f"input {reference!r}: {ref.uri} is not what was handed on: "
+        f"its sha256 is {sha256[:16]}…, that of what was handed on {ref.sha256[:16]}…"
+    )
+
+
+async def wanted_values(
+    schema: bytes, inputs: Inputs, task: TaskQueued, artifacts: ArtifactStore, limit: int
+) -> dict[str, object]:
+    """The params as a schema sees them: strings, and what came along edges as the values they were there.
+
+    A reference is opened where the schema's `properties` name its param, else it counts as itself. Raises `InputError`,
+    or a `NexusError` where asking again may help.
+    """
+    values: dict[str, object] = {**inputs.params, **(inputs.values or {})}
+    named = _named(schema)
+    for param, reference in task.input_from.items():
+        ref = inputs.refs.get(param)
+        if ref is not None and param in named and param not in (inputs.values or {}):
+            values[param] = value_of(await _read(artifacts, ref, reference, limit), ref.media_type, reference)
+    return values
+
+
+def _named(schema: bytes) -> dict[str, Raw]:
+    try:
+        return _properties.decode(schema).properties
+    except DecodeError:  # no schema, then; whoever checks with it says so
+        return {}
+
+
 async def _read(artifacts: ArtifactStore, ref: Ref, reference: str, limit: int) -> bytes:
     if ref.size > limit:
         raise InputError(
@@ -81,6 +137,9 @@ async def _read(artifacts: ArtifactStore, ref: Ref, reference: str, limit: int) 
             "take it by reference, with a param whose name ends in _ref"
         )
     try:
-        return await artifacts.read(ref.key, limit=limit)
+        data = await artifacts.read(ref.key, limit=limit)
     except (NotFound, IntegrityError, PayloadTooLarge) as error:
         raise InputError(f"input {reference!r}: {error}") from error
+    if (sha256 := hashlib.sha256(data).hexdigest()) != ref.sha256:
+        raise InputError(_another(ref, reference, sha256))
+    return data

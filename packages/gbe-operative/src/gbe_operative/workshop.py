@@ -13,12 +13,14 @@ from gbe_jobs_domain.edges import Ref
 from gbe_jobs_domain.payloads import ProgressKind
 from gbe_jobs_domain.subjects import artifact_key
 from gbe_nexus import ArtifactStore, NexusError, Transport
-from gbe_operative.contract import Execution, LineReporter
+from gbe_operative.contract import Execution, LineReporter, OperativeError
+from gbe_operative.core.sizing import too_large
 from gbe_operative.inputs import ref_of
 from gbe_operative.leases import Leases
 from gbe_operative.notes import Notes
 from gbe_operative.outbox import Outbox
 from gbe_operative.progress import AttemptProgress
+from gbe_operative.schema_checks import SchemaChecks
 from gbe_operative.secrets import Secrets
 from gbe_operative.settings import WorkerSettings
 from gbe_operative.wishes import Wishes
@@ -51,6 +53,7 @@ class Workshop:
         wishes: Wishes,
         leases: Leases,
         work_dirs: WorkDirs,
+        checks: SchemaChecks,
         metrics: Metrics,
     ) -> None:
         self.transport = transport
@@ -62,6 +65,7 @@ class Workshop:
         self.wishes = wishes
         self.leases = leases
         self.work_dirs = work_dirs
+        self.checks = checks
         self.metrics = metrics
         self.random: Callable[[], float] = random.random
         self.batches = 0
@@ -151,8 +155,11 @@ class Workshop:
             masker = execution.masker
             if isinstance(source, bytes):
                 data = source if masker is None else masker.raw(source)
+                self._check_size(execution, name, len(data))
                 return ref_of(await self.artifacts.put(key, data, media_type=media_type))
-            chunks = _read_file(source) if isinstance(source, Path) else source
+            if isinstance(source, Path):
+                self._check_size(execution, name, (await asyncio.to_thread(source.stat)).st_size)
+            chunks = self._counted(execution, name, _read_file(source) if isinstance(source, Path) else source)
             if masker is not None:
                 chunks = masker.stream(chunks)
             return ref_of(await self.artifacts.put(key, chunks, media_type=media_type))
@@ -160,6 +167,19 @@ class Workshop:
         if isinstance(source, bytes | Path):
             return await self.insist(f"store {name}", put)
         return await put()  # a stream is read once
+
+    def _check_size(self, execution: Execution, name: str, size: int) -> None:
+        limit = self.settings.artifact_limit
+        if size > limit:
+            text = too_large(execution.task.task_name, f"artifact {name!r}", size, limit)
+            raise OperativeError(text, retryable=False)
+
+    async def _counted(self, execution: Execution, name: str, chunks: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
+        size = 0
+        async for chunk in chunks:
+            size += len(chunk)
+            self._check_size(execution, name, size)
+            yield chunk
 
 
 async def _read_file(path: Path) -> AsyncIterator[bytes]:
