@@ -481,3 +481,72 @@ def _alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except OSError:
         return False
+
+
+# --- what is left behind ---
+
+
+@pytest.mark.parametrize(
+    ("outcome", "left"),
+    [
+        (Completed(), 1),
+        (Failed(error="boom"), 0),
+        (Failed(error="boom, see store://gbe-artifacts/{key}"), 1),
+        (Failed(error="boom", data="ref"), 1),  # type: ignore[arg-type]
+    ],
+)
+async def test_a_failure_keeps_of_what_it_stored_only_what_it_speaks_of(
+    hall: Hall, store: ArtifactStore, outcome: Any, left: int
+) -> None:
+    async def body(execution: Execution) -> TaskOutcome:
+        ref = await execution.spill(b"x" * 10, "out.txt")
+        if isinstance(outcome, Completed):
+            return outcome
+        data = ref if outcome.data else None
+        return Failed(error=outcome.error.replace("{key}", ref.key), data=data)
+
+    worker = hall.worker(Doing(body))
+    await worker.start()
+    await one_end(hall)
+    await hall.until(lambda: not worker._lanes["mock"].attempts)
+    assert len(await store.keys()) == left
+
+
+async def test_cancelled_and_repeated_attempts_leave_nothing(hall: Hall, store: ArtifactStore) -> None:
+    stored_it = asyncio.Event()
+
+    async def body(execution: Execution) -> TaskOutcome:
+        await execution.spill(b"x" * 10, "out.txt")
+        if execution.attempt == 1:
+            return Failed("again")
+        stored_it.set()
+        await asyncio.Event().wait()
+        return Completed()
+
+    worker = hall.worker(Doing(body))
+    await worker.start()
+    task = hall.task(max_retries=1, retry=RetryPolicy(delay=0.01))
+    await hall.queue(task)
+    await asyncio.wait_for(stored_it.wait(), 5)
+    assert await store.keys() == [f"{hall.job_id}/{task.task_id}/2/out.txt"]
+    await hall.cancel(task)
+    await hall.ends()
+    await hall.until(lambda: not worker._lanes["mock"].attempts)
+    assert await store.keys() == []
+
+
+async def test_two_starts_of_an_attempt_do_not_write_over_each_other(hall: Hall, store: ArtifactStore) -> None:
+    """A worker that stood still may wake up while another has its task."""
+
+    async def body(execution: Execution) -> TaskOutcome:
+        return Completed(data=await execution.spill(b"x", "out.txt"))
+
+    task = hall.task()
+    notes = await hall.transport.state_store("gbe-notes")
+    await notes.put(task.task_id, msgspec.json.encode({"starts": 1, "running": True}))
+    await hall.queue(task)
+    await hall.worker(Doing(body)).start()
+    # Queued before it could hear of cancels: looked up, and its note found.
+    (ended,) = await hall.ends()
+    assert (ended.attempt, ended.starts) == (1, 2)
+    assert await store.keys() == [f"{hall.job_id}/{task.task_id}/1.2/out.txt"]

@@ -258,6 +258,7 @@ class Attempt:
         try:
             inputs = self._lane.plan(task)
             execution = self._execution = self._lane.execution(task, self._attempt, inputs)
+            execution.start = self._starts
             if self._early_controls is not None:
                 execution.controls = self._early_controls
             await shop.insist(
@@ -309,6 +310,7 @@ class Attempt:
             execution.progress_state.end()
         if self._interrupt is Interrupt.STOP:
             await self._hand_back()
+            await self._shop.unspill(execution, None)
             return
         if self._interrupt is Interrupt.TIMEOUT:
             outcome = _interrupted(
@@ -342,12 +344,13 @@ class Attempt:
         if isinstance(outcome, Completed) and self.task.output_schema is not None:
             outcome, self._retryable = await check_after(self._shop, execution, outcome)
         if self._worth_another(outcome) and isinstance(outcome, Failed):
-            await self._retry(outcome)
+            await self._retry(execution, outcome)
             return
         outcome = await fitted(self._shop, execution, outcome)
         self.slot_freed = self._lane.end(1) > 0
         if await self._report(outcome):
             self.message.ack()
+            await self._shop.unspill(execution, outcome)
             await self._forget_note()
 
     def _worth_another(self, outcome: TaskOutcome) -> bool:
@@ -358,7 +361,7 @@ class Attempt:
             and self._attempt <= self.task.max_retries
         )
 
-    async def _retry(self, outcome: Failed) -> None:
+    async def _retry(self, execution: Execution, outcome: Failed) -> None:
         """Back to the queue, not before the back-off is over."""
         note = after_failure(self._noted.note, self._starts, outcome.error[:ERROR_NOTE])
         try:
@@ -372,6 +375,7 @@ class Attempt:
         text = f"attempt {self._attempt} failed, next in {seconds_text(delay)}: {outcome.error[:ERROR_NOTE]}"
         self._shop.metrics.counter("attempts_failed").add()
         self.message.nak(delay)
+        await self._shop.unspill(execution, None)
         body = retry_message(self._shop.worker, self.task, self._attempt, text)
         hint(self._shop.transport, self.task.task_type, body)
 

@@ -82,6 +82,8 @@ class Execution:
         "params",
         "progress_state",
         "refs",
+        "spilled",
+        "start",
         "task",
     )
 
@@ -98,6 +100,8 @@ class Execution:
         self.task = task
         self.attempt = attempt
         """From 1; counts the failed attempts before it."""
+        self.start = attempt
+        """Which start of the task this is, from 1: more than `attempt` where earlier ones were lost or handed back."""
         self.params = params
         """Static params, secrets and what came along the edges, resolved, in this order of precedence."""
         self.refs = refs
@@ -108,6 +112,8 @@ class Execution:
         """Replaces this task's secrets, where it has any."""
         self.progress_state: object = None
         """The host's: what it remembers of this attempt's progress."""
+        self.spilled: list[str] | None = None
+        """The host's: keys of what was spilled."""
         self._cancelled: asyncio.Event | None = None
         self._controls: Controls | None = None
         self._work_dir: Path | None = None

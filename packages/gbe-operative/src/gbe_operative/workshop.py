@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from gbe_jobs_domain.edges import Ref
-from gbe_jobs_domain.payloads import ProgressKind
+from gbe_jobs_domain.outcomes import Completed, TaskOutcome
+from gbe_jobs_domain.payloads import ProgressKind, encode
 from gbe_jobs_domain.subjects import artifact_key
 from gbe_nexus import ArtifactStore, NexusError, Transport
 from gbe_operative.contract import Execution, LineReporter, OperativeError
@@ -149,7 +150,11 @@ class Workshop:
         self, execution: Execution, source: bytes | Path | AsyncIterable[bytes], name: str, media_type: str
     ) -> Ref:
         """Store it under the attempt's key."""
-        key = artifact_key(execution.task.job_id, execution.task.task_id, str(execution.attempt), name)
+        # Of two workers that both believe to have the task, neither writes over the other's, or deletes it.
+        place = (
+            str(execution.attempt) if execution.start == execution.attempt else f"{execution.attempt}.{execution.start}"
+        )
+        key = artifact_key(execution.task.job_id, execution.task.task_id, place, name)
 
         async def put() -> Ref:
             masker = execution.masker
@@ -164,9 +169,26 @@ class Workshop:
                 chunks = masker.stream(chunks)
             return ref_of(await self.artifacts.put(key, chunks, media_type=media_type))
 
+        if execution.spilled is None:
+            execution.spilled = []
+        execution.spilled.append(key)
         if isinstance(source, bytes | Path):
             return await self.insist(f"store {name}", put)
         return await put()  # a stream is read once
+
+    async def unspill(self, execution: Execution, outcome: TaskOutcome | None) -> None:
+        """Delete what an attempt stored, and hands on to nobody: of a success everything is kept, of a failure what it
+        speaks of. Best effort: the Oracle deletes what is left when the job is over."""
+        keys, execution.spilled = execution.spilled, None
+        if not keys or isinstance(outcome, Completed):
+            return
+        said = b"" if outcome is None else encode(outcome)
+        for key in keys:
+            if key.encode() not in said:
+                try:
+                    await self.artifacts.delete(key)
+                except NexusError as error:
+                    log.debug("%s is left for the Oracle to delete: %s", key, error)
 
     def _check_size(self, execution: Execution, name: str, size: int) -> None:
         limit = self.settings.artifact_limit
