@@ -17,12 +17,13 @@ from gbe_operative.core.inputs import (
     InputError,
     Inputs,
     LookUp,
+    Open,
     Present,
     Store,
     content_of,
     give,
+    take,
     value_of,
-    walk,
 )
 
 
@@ -48,7 +49,12 @@ async def run_errands(inputs: Inputs, task: TaskQueued, artifacts: ArtifactStore
                     fetched[ref.key] = value_of(
                         await _read(artifacts, ref, reference, limit), ref.media_type, reference
                     )
-                give(inputs, task.job_id, param, walk(fetched[ref.key], path, reference))
+                take(inputs, task.job_id, param, fetched[ref.key], path, reference)
+            case Open(param, reference, key, path):
+                if key not in fetched:
+                    ref = ref_of(await _there(artifacts, param, key))
+                    fetched[key] = _field_of(await _read(artifacts, ref, reference, limit), ref, reference)
+                take(inputs, task.job_id, param, fetched[key], path, reference)
             case Present(param, reference, ref):
                 value = await _plain_text(artifacts, ref, reference, limit)
                 if value is None:
@@ -60,14 +66,25 @@ async def run_errands(inputs: Inputs, task: TaskQueued, artifacts: ArtifactStore
                 await _confirm(artifacts, ref, reference)
                 _refer(inputs, param, ref)
             case LookUp(param, key):
-                artifact = await artifacts.info(key)
-                if artifact is None:
-                    raise InputError(f"param {param!r}: there is no artifact {key!r}")
-                _refer(inputs, param, ref_of(artifact))
+                _refer(inputs, param, ref_of(await _there(artifacts, param, key)))
             case Store(param, content, media_type):
                 key = artifact_key(task.job_id, task.task_id, "inputs", param)
                 _refer(inputs, param, ref_of(await artifacts.put(key, content, media_type=media_type)))
         inputs.errands.pop(0)
+
+
+def _field_of(data: bytes, ref: Ref, reference: str) -> object:
+    """What a field of some data would have been, had it been short enough: of a text, a string."""
+    if ref.media_type.startswith("text/"):
+        return data.decode("utf-8", "replace")
+    return value_of(data, ref.media_type, reference)
+
+
+async def _there(artifacts: ArtifactStore, param: str, key: str) -> Artifact:
+    artifact = await artifacts.info(key)
+    if artifact is None:
+        raise InputError(f"param {param!r}: there is no artifact {key!r}")
+    return artifact
 
 
 def _refer(inputs: Inputs, param: str, ref: Ref) -> None:
@@ -119,7 +136,9 @@ async def wanted_values(
     for param, reference in task.input_from.items():
         ref = inputs.refs.get(param)
         if ref is not None and param in named and param not in (inputs.values or {}):
-            values[param] = value_of(await _read(artifacts, ref, reference, limit), ref.media_type, reference)
+            data = await _read(artifacts, ref, reference, limit)
+            is_field = "." in reference
+            values[param] = _field_of(data, ref, reference) if is_field else value_of(data, ref.media_type, reference)
     return values
 
 
