@@ -320,10 +320,8 @@ class _Reading:
 
     def lines(self, source: Path) -> Iterator[Line]:
         with gzip.open(source, "rb") as opened:
-            index = 0
-            for line in self._limited(opened):
+            for index, line in enumerate(self._limited(opened)):
                 yield index, line.rstrip(b"\n")
-                index += 1
 
     def bad(self, index: int, error: Exception) -> None:
         """An entry that can't be read: it is left out."""
