@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 
-from tests.integration.site import RoleProcess
+from tests.integration.site import RoleProcess, Site
 
 PATIENCE = 30.0
 
@@ -119,6 +119,16 @@ class GateProcess:
         run = (await self.get("/state"))["run"]
         if run is not None and run["state"] == "running":
             await self.post(f"/runs/{run['run_id']}/stop")
+
+
+def site_environment(site: Site) -> dict[str, str]:
+    """What a gate is told that joins the site's bus."""
+    options = site.server.options
+    return {
+        "GBE_NATS_URL": site.server.url,
+        "GBE_NATS_USER": options.user or "",
+        "GBE_NATS_PASSWORD": options.password or "",
+    }
 
 
 @asynccontextmanager
