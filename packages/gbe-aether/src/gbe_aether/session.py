@@ -139,6 +139,11 @@ class Session:
         """C_t of the last tick; C0 before the first."""
         return self._chain
 
+    @property
+    def spooled_bytes(self) -> int:
+        """How many bytes of records are in the temporary file."""
+        return self._spool.file_bytes
+
     # --- driving it ------------------------------------------------------------------------------
 
     def step(self) -> int | None:
