@@ -17,22 +17,24 @@ class PathError(ValueError):
 
 def walk(value: Any, path: str) -> Any:
     """What is at `path`: keys of objects and indices of arrays, with dots between. Raises `PathError`."""
-    if not path:
-        return value
-    for part in path.split("."):
-        if isinstance(value, dict):
-            if part not in value:
-                raise PathError(f"no {part!r}; there is {_some(list(value))}")
-            value = value[part]
-        elif isinstance(value, list):
-            if not (part.isascii() and part.isdigit()):
-                raise PathError(f"{part!r} is no index of an array of {len(value)}")
-            if int(part) >= len(value):
-                raise PathError(f"no index {part}; the array has {len(value)} items")
-            value = value[int(part)]
-        else:
-            raise PathError(f"no {part!r} in {_kind(value)}")
+    for part in path.split(".") if path else ():
+        value = step(value, part)
     return value
+
+
+def step(value: Any, part: str) -> Any:
+    """One part of a path further. Raises `PathError`."""
+    if isinstance(value, dict):
+        if part not in value:
+            raise PathError(f"no {part!r}; there is {_some(list(value))}")
+        return value[part]
+    if isinstance(value, list):
+        if not (part.isascii() and part.isdigit()):
+            raise PathError(f"{part!r} is no index of an array of {len(value)}")
+        if int(part) >= len(value):
+            raise PathError(f"no index {part}; the array has {len(value)} items")
+        return value[int(part)]
+    raise PathError(f"no {part!r} in {_kind(value)}")
 
 
 def opened(data: bytes, media_type: str) -> Any:

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from gbe_jobs_domain.outcomes import TIMEOUT_EXIT_CODE, Completed, Failed, FailureKind, Skipped, TaskOutcome
-from gbe_jobs_domain.payloads import OnLost, TaskNote, TaskQueued
+from gbe_jobs_domain.payloads import OnLost, TaskControl, TaskNote, TaskQueued
 from gbe_nexus import Conflict, Message, NexusError, PayloadTooLarge, PubAck, now_ms
-from gbe_operative.contract import Delegated, Execution, OperativeError, Result
+from gbe_operative.contract import Delegated, Execution, Interrupt, OperativeError, Result
+from gbe_operative.controls import Controls
 from gbe_operative.core.backoff import retry_delay, seconds_text
 from gbe_operative.core.claim import GiveUp, Start, after_failure, after_hand_back, decide
 from gbe_operative.core.inputs import InputError
+from gbe_operative.edge_checks import check_after, check_before
 from gbe_operative.inputs import run_errands
 from gbe_operative.notes import Noted
 from gbe_operative.progress import AttemptProgress, hint, retry_message
@@ -33,14 +35,6 @@ UNREPORTABLE_DELAY = 30.0
 
 ERROR_NOTE = 1024
 """Characters of an error kept in the note."""
-
-
-class Interrupt(Enum):
-    """Why an attempt is ended from outside."""
-
-    TIMEOUT = "timeout"
-    CANCEL = "cancel"
-    STOP = "stop"
 
 
 class _Phase(Enum):
@@ -70,10 +64,12 @@ class Attempt:
         self._attempt = 1
         self._started_at = now_ms()
         self._retryable = True
+        self._retry_after = 0.0
         self._work: asyncio.Task[None] | None = None
         self._begun = False
         self._noting = False
         self._execution: Execution | None = None
+        self._early_controls: Controls | None = None
         self._timers: list[asyncio.TimerHandle] = []
 
     # --- in hand ---
@@ -129,6 +125,16 @@ class Attempt:
     def _go(self, work: Callable[[], Awaitable[None]]) -> None:
         self._work = self._shop.spawn(self._guarded(work))
 
+    def control(self, control_id: str, control: TaskControl) -> bool:
+        """Pass a control message on, also before the Operative is at it. False where too many wait already."""
+        if self._phase is _Phase.CONCLUDING or self._interrupt is not None:
+            return True
+        if self._execution is not None:
+            return self._execution.controls.tell(control_id, control)
+        if self._early_controls is None:
+            self._early_controls = Controls()
+        return self._early_controls.tell(control_id, control)
+
     def interrupt(self, reason: Interrupt, why: str = "") -> None:
         """End it: a cancelled or timed-out one is reported, one of a stopping worker handed back."""
         if self._interrupt is not None or self._phase is _Phase.CONCLUDING:
@@ -141,13 +147,20 @@ class Attempt:
                 return
         self._interrupt = reason
         self._why = why
-        watched = None if self._execution is None else self._execution.watched
-        if watched is None:
+        self._end_controls()
+        execution = self._execution
+        if execution is not None:
+            execution.interrupted = reason
+        if execution is None or not execution.watched:
             self._cancel_work()
             return
-        watched.set()
+        execution.cancel()
         loop = asyncio.get_running_loop()
         self._timers.append(loop.call_later(self._shop.settings.interrupt_grace, self._cancel_work))
+
+    def _end_controls(self) -> None:
+        if self._execution is not None and self._execution.made_controls is not None:
+            self._execution.made_controls.end()
 
     def _cancel_work(self) -> None:
         if self._work is None or self._phase is _Phase.CONCLUDING or self._noting:
@@ -174,6 +187,7 @@ class Attempt:
         finally:
             for timer in self._timers:
                 timer.cancel()
+            self._end_controls()
             self._lane.forget(self)
             if self._execution is not None and self._execution.made_work_dir is not None:
                 await self._shop.work_dirs.remove(self._execution.made_work_dir)
@@ -242,9 +256,16 @@ class Attempt:
         try:
             inputs = self._lane.plan(task)
             execution = self._execution = self._lane.execution(task, self._attempt, inputs)
+            execution.start = self._starts
+            if self._early_controls is not None:
+                execution.controls = self._early_controls
             await shop.insist(
                 "fetch inputs", lambda: run_errands(inputs, task, shop.artifacts, shop.settings.fetch_limit)
             )
+            refusal = await check_before(shop, task, execution, inputs)
+            if refusal is not None:
+                await self._conclude(execution, refusal)
+                return
         except (InputError, NexusError) as error:
             failure = Failed(error=str(error), kind=FailureKind.REJECTED)
             await self._conclude(self._execution or self._bare(), failure)
@@ -291,6 +312,7 @@ class Attempt:
             return
         if self._interrupt is Interrupt.STOP:
             await self._hand_back()
+            await self._shop.unspill(execution, None)
             return
         if self._interrupt is Interrupt.TIMEOUT:
             outcome = _interrupted(
@@ -307,8 +329,15 @@ class Attempt:
         """What was raised, as an outcome."""
         if isinstance(error, OperativeError):
             self._retryable = error.retryable
+            self._retry_after = error.retry_after
             code = TIMEOUT_EXIT_CODE if error.kind is FailureKind.TIMEOUT else 1
-            return Failed(error=str(error) or "failed", kind=error.kind, exit_code=code)
+            return Failed(
+                error=str(error) or "failed",
+                kind=error.kind,
+                exit_code=code,
+                output=list(error.output),
+                data=error.data,
+            )
         log.debug("task %s raised", self.task.task_id, exc_info=error)
         return Failed(error=_text(error))
 
@@ -324,13 +353,16 @@ class Attempt:
             outcome = masked(execution, result)
         else:
             outcome = Failed(error=f"the Operative returned {type(result).__name__}, not an outcome")
+        if isinstance(outcome, Completed) and self.task.output_schema is not None:
+            outcome, self._retryable = await check_after(self._shop, execution, outcome)
         if self._worth_another(outcome) and isinstance(outcome, Failed):
-            await self._retry(outcome)
+            await self._retry(execution, outcome)
             return
         outcome = await fitted(self._shop, execution, outcome)
         self.slot_freed = self._lane.end(1) > 0
         if await self._report(outcome):
             self.message.ack()
+            await self._shop.unspill(execution, outcome)
             await self._forget_note()
 
     async def _delegate(self, result: Delegated) -> None:
@@ -348,7 +380,7 @@ class Attempt:
             and self._attempt <= self.task.max_retries
         )
 
-    async def _retry(self, outcome: Failed) -> None:
+    async def _retry(self, execution: Execution, outcome: Failed) -> None:
         """Back to the queue, not before the back-off is over."""
         note = after_failure(self._noted.note, self._starts, outcome.error[:ERROR_NOTE])
         try:
@@ -358,10 +390,11 @@ class Attempt:
         except Conflict:
             self._let_go("another worker has it")
             return
-        delay = retry_delay(self.task.retry, self._attempt, self._shop.random)
+        delay = retry_delay(self.task.retry, self._attempt, self._shop.random, self._retry_after)
         text = f"attempt {self._attempt} failed, next in {seconds_text(delay)}: {outcome.error[:ERROR_NOTE]}"
         self._shop.metrics.counter("attempts_failed").add()
         self.message.nak(delay)
+        await self._shop.unspill(execution, None)
         body = retry_message(self._shop.worker, self.task, self._attempt, text)
         hint(self._shop.transport, self.task.task_type, body)
 
