@@ -49,11 +49,13 @@ class Loader(jinja2.BaseLoader):
 
 
 def environment(loader: jinja2.BaseLoader | None = None) -> SandboxedEnvironment:
-    """Jinja as templates get it: nothing undefined passes, nothing reaches Python's insides, newlines stay."""
+    """Jinja as templates get it: nothing undefined passes, nothing reaches Python's insides, lines of tags vanish."""
     made = SandboxedEnvironment(
         loader=loader,
         undefined=jinja2.StrictUndefined,
         keep_trailing_newline=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
         autoescape=False,
         extensions=["jinja2.ext.do", "jinja2.ext.loopcontrols"],
     )

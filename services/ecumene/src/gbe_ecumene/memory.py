@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+import os
+from collections.abc import AsyncIterator, Iterator, Mapping
 
 from gbe_ecumene.handles import handles_for
 from gbe_jobs_domain.definitions import JobDefinition
@@ -16,8 +17,13 @@ from gbe_overseer.client import JobClient
 
 
 @contextlib.asynccontextmanager
-async def in_process(definition: JobDefinition, operatives: str | None = None) -> AsyncIterator[JobClient]:
-    """A bus of this process alone, with an Oracle and what serves the job's task types on it."""
+async def in_process(
+    definition: JobDefinition, operatives: str | None = None, variables: Mapping[str, str] | None = None
+) -> AsyncIterator[JobClient]:
+    """A bus of this process alone, with an Oracle and what serves the job's task types on it.
+
+    `variables`: what the Operatives find in the environment besides the process's own, while they are made.
+    """
     async with contextlib.AsyncExitStack() as stack:
         transport = await connect("memory://")
         stack.push_async_callback(transport.close)
@@ -27,7 +33,23 @@ async def in_process(definition: JobDefinition, operatives: str | None = None) -
         if handles := handles_for(definition, operatives):
             parsed = parse_handles(handles, DEFAULT_SLOTS)
             slots = {handle.task_type: handle.slots for handle in parsed}
-            worker = Worker(transport, load_all(parsed), slots)
+            with _set(variables or {}):
+                operative = load_all(parsed)
+            worker = Worker(transport, operative, slots)
             stack.push_async_callback(worker.stop)
             await worker.start()
         yield JobClient(transport)
+
+
+@contextlib.contextmanager
+def _set(variables: Mapping[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
