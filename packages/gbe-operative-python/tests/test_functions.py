@@ -274,6 +274,28 @@ async def test_a_cancel_lets_finally_run(served: Served, tmp_path: Path) -> None
     assert not runs(pid)
 
 
+async def test_a_cancel_at_any_moment_leaves_nothing(served: Served, tmp_path: Path) -> None:
+    """P13: before the start, while a process starts, in the middle, and about when it ends by itself."""
+    hall = served.hall
+    moments = [n / 1000 for n in range(0, 60, 2)]
+    tasks = [
+        hall.task(f"t{n}", "busy" if n % 2 else "wait", params=params)
+        for n in range(len(moments))
+        for params in [{"seconds": "0.02"} if n % 2 else {"pid_file": str(tmp_path / str(n))}]
+    ]
+    for task, moment in zip(tasks, moments, strict=True):
+        await hall.queue(task)
+        await asyncio.sleep(moment)
+        await hall.cancel(task)
+    ended = await hall.ends(len(tasks))
+    assert {end.task_id for end in ended} == {task.task_id for task in tasks}
+    assert {end.outcome.kind for end in ended if isinstance(end.outcome, Failed)} == {FailureKind.CANCELLED}
+    assert data(await served.run("resize-image", path="a"))["path"] == "a", "all slots are free"
+    assert await hall.queued() == 0
+    left = [int(pid) for file in tmp_path.iterdir() for pid in file.read_text().split()]
+    assert not [pid for pid in left if runs(pid)]
+
+
 async def test_a_worker_that_stops_hands_back_what_runs(served: Served, tmp_path: Path) -> None:
     hall = served.hall
     await hall.queue(hall.task("w", "wait", params={"pid_file": str(tmp_path / "pids")}))
