@@ -25,6 +25,7 @@ from gbe_jobs_domain.edges import ARTIFACT_STORE
 from gbe_jobs_domain.ids import new_job_id
 from gbe_jobs_domain.payloads import RetryPolicy
 from gbe_nexus_nats.server import EmbeddedServer
+from gbe_oracle.leftovers import AT_ONCE as JOBS_AT_ONCE
 from gbe_oracle.leftovers import PATIENCE as FORGOTTEN_AFTER
 from gbe_oracle.leftovers import Leftovers
 from tests.integration.gbe_cli import processes
@@ -245,10 +246,8 @@ async def try_moments(tmp_path: Path, count: int, by_event: int) -> None:
         for moment in [*whole, *moments]:
             await history.purge(subjects.history("moment", moment.job_id))
         leftovers = Leftovers(store, await site.transport.journal(streams.JOURNAL), history, history_age=0.0)
-        for round_ in range(count // 200 + 1):
-            await leftovers.sweep(round_)
-        for round_ in range(count // 200 + 1):
-            await leftovers.sweep(FORGOTTEN_AFTER + round_ + count)
+        for round_ in range(2 + 2 * count // JOBS_AT_ONCE):  # a job that is unknown is looked at twice
+            await leftovers.sweep(round_ * FORGOTTEN_AFTER)
         await store.discard_abandoned(0)
         assert await store.keys() == []
         with contextlib.suppress(KeyError):
