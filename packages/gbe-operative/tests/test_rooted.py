@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from gbe_operative.rooted import PathError, Root, root_of
+from gbe_operative.plugin_settings import root_of
+from gbe_operative.rooted import PathError, Root
 from gbe_runtime.errors import ConfigurationError
 
 

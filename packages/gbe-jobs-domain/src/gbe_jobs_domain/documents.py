@@ -17,6 +17,7 @@ from gbe_jobs_domain.canonical import check_definition, decode_definition, encod
 from gbe_jobs_domain.collector import Collector
 from gbe_jobs_domain.definitions import JobDefinition
 from gbe_jobs_domain.errors import DefinitionError, DefinitionErrors
+from gbe_jobs_domain.inner import InnerDocuments
 from gbe_jobs_domain.nodes import Unreadable
 from gbe_jobs_domain.parsing import parse, readable
 from gbe_jobs_domain.plain_json import decode_plain
@@ -56,17 +57,27 @@ def load_document(
     variables: Mapping[str, str] | None = None,
     max_bytes: int = MAX_DOCUMENT_BYTES,
     folder: Path | None = None,
+    given_as: str = "--var",
 ) -> Document:
-    """Load a document. `source` names it in errors, `variables` override its `vars`.
+    """Load a document. `source` names it in errors, `variables` override its `vars` (`given_as`: what they are called).
 
-    `folder`: where the files lie that it names; None: there are no files here.
+    The molecules in it are loaded, too, and travel with the definition. `folder`: where those lie that are files; None:
+    there are no files here.
 
     Raises `DefinitionErrors`.
     """
     collector = Collector(source)
     whole = readable(text, collector, max_bytes)
     with _collection_paused():
-        return _load(whole, Reader(collector, variables or {}, max_bytes, schemas=SchemaFiles(folder)))
+        reader = Reader(
+            collector,
+            variables or {},
+            max_bytes,
+            inner=InnerDocuments(folder, max_bytes),
+            schemas=SchemaFiles(folder),
+            given_as=given_as,
+        )
+        return _load(whole, reader)
 
 
 def load_file(

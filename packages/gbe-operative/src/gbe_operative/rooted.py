@@ -17,8 +17,6 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from gbe_runtime.errors import ConfigurationError
-
 _LINUX = sys.platform == "linux"
 _NO_EFFECT = os.O_PATH if _LINUX else os.O_RDONLY | os.O_NONBLOCK  # type: ignore[attr-defined,unused-ignore]
 _MAX_PATH = 4096
@@ -227,14 +225,3 @@ def _replace(parent: int, name: str, content: bytes, mode: int) -> None:
 
 def _shown(path: str) -> str:
     return repr(path if len(path) <= 200 else path[:200] + "…")
-
-
-def root_of(variable: str, directory: Path | None) -> Root:
-    """The root that a host's setting names, by default where the process was started.
-
-    Raises `ConfigurationError`, which names the variable.
-    """
-    try:
-        return Root(Path.cwd() if directory is None else directory)
-    except (PathError, OSError) as error:
-        raise ConfigurationError(f"{variable}: {error}") from error

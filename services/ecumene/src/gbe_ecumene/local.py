@@ -29,8 +29,8 @@ class LocalEcumene(Role):
     """Started, all its processes are ready; whichever dies is started again, the server on its port and data.
 
     `data`: where the server keeps everything; None = a temporary directory, gone at the stop. `handles`: what the
-    Operative serves (empty: none is started). `logs`: a directory for the children's logs, else stderr. `stop_grace`:
-    seconds the Operative gives running tasks at a stop; None = as its settings say.
+    Operative serves (empty: none is started), `app` its `--app`. `logs`: a directory for the children's logs, else
+    stderr. `stop_grace`: seconds the Operative gives running tasks at a stop; None = as its settings say.
     """
 
     name: ClassVar[str] = "ecumene"
@@ -40,6 +40,7 @@ class LocalEcumene(Role):
         *,
         data: Path | None = None,
         handles: str = "",
+        app: str | None = None,
         port: int = 0,
         logs: Path | None = None,
         stop_grace: float | None = None,
@@ -50,6 +51,7 @@ class LocalEcumene(Role):
         self.server_ready = asyncio.Event()
         """Set when the server takes connections, while the other processes are still starting."""
         self._handles = handles
+        self._app = app
         self._logs = logs
         self._stop_grace = stop_grace
         self._on_event = on_event
@@ -99,7 +101,8 @@ class LocalEcumene(Role):
             own = {"GBE_ACK_WAIT": os.environ.get("GBE_ACK_WAIT") or f"{LEASE:g}"}
             if self._stop_grace is not None:
                 own["GBE_STOP_GRACE"] = f"{self._stop_grace:g}"
-            command = (sys.executable, "-m", "gbe_operative.command", "--handles", self._handles)
+            app = () if self._app is None else ("--app", self._app)
+            command = (sys.executable, "-m", "gbe_operative.command", "--handles", self._handles, *app)
             children.append(ChildSpec("operative", command, environment | own, log_file=self._log("operative")))
         return children
 

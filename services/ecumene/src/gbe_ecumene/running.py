@@ -30,22 +30,26 @@ async def run_job(
     settings: BusSettings,
     *,
     operatives: str | None = None,
+    app: str | None = None,
     in_memory: bool = False,
     json: bool = False,
     quiet: bool = False,
 ) -> int:
     """Run the job, show it on stderr, print its result to stdout. Returns the exit code."""
     if in_memory:
+        from gbe_ecumene.handles import served_by
         from gbe_ecumene.memory import in_process
 
-        return await _run(in_process(definition, operatives), definition, json=json, quiet=quiet)
+        operative = None if app is None else served_by(app)
+        return await _run(in_process(definition, operatives, operative), definition, json=json, quiet=quiet)
     if settings.nats_url:
-        if operatives is not None:
-            raise ConfigurationError("--operatives is for a bus of one's own; this one has those that joined it")
+        if operatives is not None or app is not None:
+            flag = "--app" if operatives is None else "--operatives"
+            raise ConfigurationError(f"{flag} is for a bus of one's own; this one has those that joined it")
         return await _run(session.connected(settings), definition, json=json, quiet=quiet)
     place = Path(tempfile.mkdtemp(prefix="gbe-run-"))
     try:
-        return await _run(embedded(definition, operatives, place), definition, json=json, quiet=quiet, place=place)
+        return await _run(embedded(definition, operatives, app, place), definition, json=json, quiet=quiet, place=place)
     finally:
         shutil.rmtree(place, ignore_errors=True)
 
@@ -72,15 +76,18 @@ async def _run(bus: Bus, definition: JobDefinition, *, json: bool, quiet: bool, 
 
 
 @contextlib.asynccontextmanager
-async def embedded(definition: JobDefinition, operatives: str | None, place: Path) -> AsyncIterator[JobClient]:
+async def embedded(
+    definition: JobDefinition, operatives: str | None, app: str | None, place: Path
+) -> AsyncIterator[JobClient]:
     """A server, an Oracle and an Operative of one's own, for the while, with everything they write in `place`."""
-    from gbe_ecumene.handles import handles_for
+    from gbe_ecumene.handles import handles_for, types_of
     from gbe_ecumene.local import LocalEcumene
 
+    handles = handles_for(definition, operatives, types_of(app))
     logs = place / "logs"
     logs.mkdir()
     # When it is stopped, the job is over, or nobody is left who would want its tasks.
-    ecumene = LocalEcumene(data=place / "data", handles=handles_for(definition, operatives), logs=logs, stop_grace=0.5)
+    ecumene = LocalEcumene(data=place / "data", handles=handles, app=app, logs=logs, stop_grace=0.5)
     starting = asyncio.ensure_future(ecumene.start())
     try:
         # While the others start, this process loads what it takes to talk to them.
