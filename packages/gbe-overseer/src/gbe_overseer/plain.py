@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from gbe_jobs_domain.states import JobState, TaskState
 from gbe_overseer.escape import one_line
 from gbe_overseer.view import Change, JobChanged, JobView, TaskChanged, TaskNoted, TaskView, TaskWrote, reason_of
-from gbe_overseer.words import duration, headline, plural, title
+from gbe_overseer.words import duration, headline, plural, summary_of, title
 
 
 def lines(view: JobView, changes: Iterable[Change], now: int) -> Iterator[str]:
@@ -52,7 +52,7 @@ def ending(task: TaskView) -> str:
     if task.attempts > 1:
         text += f", attempt {task.attempts}"
     why = reason_of(task)
-    return f"{text}: {one_line(why, 2000)}" if why else text
+    return f"{text}: {summary_of(why)}" if why else text
 
 
 def _output(change: TaskWrote) -> Iterator[str]:
