@@ -156,13 +156,14 @@ async def test_a_slow_service(site: Site, web: Web) -> None:
     """P6: `timeout_secs` ends it."""
     await site.start(site.operative("http:1", **OPEN))
     web.routes["/"] = once_hanging(Reply())
-    job_id = await site.submit(http("slow", web.url, timeout_secs=0.3))
+    job_id = await site.submit(http("slow", web.url, timeout_secs=1))
     assert await site.end(job_id) == "failed"
     (task,) = (await site.history(job_id)).tasks
     failed = failure(task)
     assert (failed.kind, failed.exit_code) == (FailureKind.TIMEOUT, TIMEOUT_EXIT_CODE)
-    assert failed.error == "timed out after 0.3 s"
-    await asyncio.wait_for(web.left.wait(), 5)
+    assert failed.error == "timed out after 1 s"
+    if web.received:  # on a busy machine the second may be over before the request is out
+        await asyncio.wait_for(web.left.wait(), 5)
 
 
 async def test_a_busy_service_is_asked_again_when_it_says(site: Site, web: Web) -> None:
