@@ -130,6 +130,28 @@ async def test_secrets_stay_secret(transport: Transport) -> None:
             assert not [body for body in spy if secret in body], secret
 
 
+async def test_whole_params_that_are_secret(transport: Transport) -> None:
+    """A URL, headers or a query that are secrets: their parts are, too."""
+
+    def echo(received: Received) -> Reply:
+        return json_reply({"target": received.target, "headers": received.headers, "query": received.query}, 400)
+
+    async with Web() as web, Hall.on(transport) as hall:
+        web.routes |= {"/hook/t0k3n": echo, "/": echo}
+        hook = web.url.replace("http:", "HTTP:") + "/hook/t0k3n"
+        secrets = {"hook": hook, "headers": '{"X-A": "v4lu3"}', "query": '{"key": "qu3ry"}'}
+        held = Secrets({f"GBE_SECRET_{name.upper()}": value for name, value in secrets.items()})
+        await hall.worker(HttpOperative(settings=SETTINGS), secrets=held).start()
+        await hall.queue(
+            hall.task("a", "http", params={"url": SecretRef("hook")}),
+            hall.task("b", "http", params={"url": web.url, "headers": SecretRef("headers")}),
+            hall.task("c", "http", params={"url": web.url, "query": SecretRef("query")}),
+        )
+        told = str(await hall.ends(3))
+        assert len(web.received) == 3
+        assert not [word for word in ("t0k3n", "v4lu3", "qu3ry") if word in told], told
+
+
 async def test_a_password_in_a_url_is_told_nowhere_else(transport: Transport) -> None:
     async with Web({"/": lambda received: json_reply(received.headers, 400)}) as web, Hall.on(transport) as hall:
         await hall.worker(HttpOperative(settings=SETTINGS)).start()

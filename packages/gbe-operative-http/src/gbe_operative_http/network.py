@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import os
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -80,9 +81,12 @@ class CheckedBackend(httpcore.AsyncNetworkBackend):
             share = None if until is None else max(0.01, (until - loop.time()) / (len(addresses) - number))
             try:
                 return await self._sockets.connect_tcp(str(address), port, share, local_address, socket_options)
-            except (httpcore.ConnectError, httpcore.ConnectTimeout):
+            except httpcore.ConnectTimeout:
                 if number == len(addresses) - 1:
                     raise
+            except httpcore.ConnectError as error:
+                if number == len(addresses) - 1:
+                    raise httpcore.ConnectError(f"no connection to {address}: {_root(error)}") from error
         raise AssertionError("there is at least one address")
 
     async def connect_unix_socket(
@@ -167,6 +171,16 @@ class _Body(httpx.AsyncByteStream):
 
     async def aclose(self) -> None:
         await self._response.aclose()
+
+
+def _root(error: BaseException) -> str:
+    """What the system said, which anyio has wrapped."""
+    found: BaseException | None = error
+    while found is not None:
+        if isinstance(found, OSError) and found.errno is not None:
+            return os.strerror(found.errno)
+        found = found.__cause__ or found.__context__
+    return str(error)
 
 
 def _reason(error: Exception) -> str:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from gbe_jobs_domain.edges import Ref
 from gbe_jobs_domain.outcomes import FailureKind, TaskOutcome
+from gbe_jobs_domain.payloads import SecretRef
 from gbe_nexus import IntegrityError, NotFound
 from gbe_operative.contract import Execution, Operative, OperativeContext, OperativeError
 from gbe_operative.plugin_settings import ConfigurationError, from_environment
 from gbe_operative_http.core.addresses import AddressPolicy
+from gbe_operative_http.core.redirects import HARMLESS
 from gbe_operative_http.settings import HttpSettings
 
 if TYPE_CHECKING:
     import ssl
 
     from gbe_operative_http.client import Client
+    from gbe_operative_http.core.request import Request
 
 
 class HttpOperative(Operative):
@@ -73,8 +76,8 @@ class HttpOperative(Operative):
             request = request_of(execution.params, execution.refs, execution.task.task_id, limits)
         except ParamError as error:
             raise OperativeError(str(error), kind=FailureKind.REJECTED) from error
-        if request.conceal:
-            execution.conceal(*request.conceal)
+        if concealed := (*request.conceal, *_made_of_secrets(execution, request)):
+            execution.conceal(*concealed)
         content = request.content
 
         def upload() -> AsyncIterator[bytes]:
@@ -86,6 +89,18 @@ class HttpOperative(Operative):
                 return await outcome_of(execution, request, answer)
         except (NotFound, IntegrityError) as error:
             raise OperativeError(f"body_ref: {error}", retryable=False) from error
+
+
+def _made_of_secrets(execution: Execution, request: Request) -> Iterator[str]:
+    """What a service may repeat of params that are secrets as a whole, in other words than theirs."""
+    secret = {name for name, value in execution.task.params.items() if isinstance(value, SecretRef)}
+    if secret & {"url", "query"}:
+        yield str(request.url)
+        if len(target := request.url.raw_path.decode("ascii", "replace")) > 1:
+            yield target
+        yield from request.url.params.values()
+    if "headers" in secret:
+        yield from (value for name, value in request.headers if name.lower() not in HARMLESS)
 
 
 def _tls(settings: HttpSettings) -> ssl.SSLContext:
