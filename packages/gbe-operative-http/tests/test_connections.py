@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import shutil
 import ssl
 import subprocess
@@ -96,6 +98,40 @@ async def test_by_the_proxy_of_the_host(start: Start, monkeypatch: pytest.Monkey
         async with Web({"/": Reply()}) as web:
             assert isinstance(await (await start()).get(web.url), Completed)
         assert len(proxy.received) == 1, "the environment's proxy is no word of the owner to us"
+
+
+async def test_through_a_tunnel(start: Start, certificate: Path) -> None:
+    """By a proxy too, the certificate is the service's."""
+    asked: list[str] = []
+
+    async def tunnel(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        asked.append(head.split()[1])
+        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", int(asked[-1].rpartition(":")[2]))
+        writer.write(b"HTTP/1.1 200 Connected\r\n\r\n")
+
+        async def pass_on(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+            with contextlib.suppress(ConnectionError):
+                while part := await source.read(65536):
+                    target.write(part)
+                    await target.drain()
+            target.close()
+
+        await asyncio.gather(pass_on(reader, far_writer), pass_on(far_reader, writer))
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    server = await asyncio.start_server(tunnel, "127.0.0.1", 0)
+    async with server, Web({"/": Reply(body=b"hi")}, tls=context) as web:
+        proxy = SecretStr(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        http = await start(proxy=proxy, tls_ca=certificate)
+        assert (await http.get(web.url)).output == ["hi"]
+        assert asked == [f"127.0.0.1:{web.port}"]
+        with pytest.raises(OperativeError, match="CERTIFICATE_VERIFY_FAILED"):
+            await (await start(proxy=proxy)).get(web.url)
+        with pytest.raises(OperativeError, match="may not be reached"):
+            await (await start(proxy=proxy, allow=())).get(web.url)
+        assert len(asked) == 2
 
 
 async def test_secrets_stay_secret(transport: Transport) -> None:
