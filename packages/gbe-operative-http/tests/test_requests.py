@@ -14,6 +14,7 @@ import pytest
 
 from gbe_jobs_domain.edges import Inline
 from gbe_jobs_domain.outcomes import Completed, FailureKind
+from gbe_nexus import IntegrityError, PayloadTooLarge, Unavailable
 from gbe_operative.contract import OperativeError
 from gbe_operative_http.outcome import INLINE_BYTES
 from gbe_operative_http.testing import Received, Reply, Web, json_reply
@@ -381,3 +382,42 @@ async def test_services_that_talk_nonsense(http: Http, answer: bytes) -> None:
         error = await failure(http, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/")
     assert error.retryable
     assert len(str(error)) < 500
+
+
+async def test_the_store_is_away_for_a_moment(http: Http, web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was read only is read again; what had an effect is the task's to repeat, with its key."""
+    large = b"x" * (INLINE_BYTES + 1)
+    web.routes["/"] = Reply(200, {"Content-Type": "text/plain"}, large)
+    spill = http.stage.spill
+    problems: list[Exception] = [Unavailable("restarting")]
+
+    async def failing(*args: Any) -> Any:
+        if problems:
+            raise problems.pop()
+        return await spill(*args)
+
+    monkeypatch.setattr(http.stage, "spill", failing)
+    assert await stored(http, await http.get(web.url)) == large
+    assert len(web.received) == 2
+    problems += [Unavailable("restarting")]
+    with pytest.raises(Unavailable):
+        await http.get(web.url, method="POST")
+    problems += [PayloadTooLarge(5, 4)]
+    with pytest.raises(PayloadTooLarge):
+        await http.get(web.url)
+    assert len(web.received) == 4
+
+
+async def test_a_damaged_artifact_is_not_sent(http: Http, web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    web.routes["/"] = Reply()
+    ref = http.stage.ref(await http.stage.artifacts.put("job_x/in", b"x" * 300_000))
+
+    async def damaged(key: str) -> AsyncIterator[bytes]:
+        yield b"x" * 200_000
+        raise IntegrityError("job_x/in: its digest differs")
+
+    monkeypatch.setattr(http.stage.artifacts, "get", damaged)
+    with pytest.raises(OperativeError, match="body_ref: job_x/in: its digest differs") as caught:
+        await http.run({"url": web.url, "method": "PUT", "body_ref": ref.uri}, {"body_ref": ref})
+    assert not caught.value.retryable
+    assert not web.received, "the service sees an upload that breaks off"
