@@ -33,7 +33,7 @@ async def resolve(host: str, port: int) -> list[Address]:
 
 
 def allowed_among(policy: AddressPolicy, host: str, port: int, found: list[Address]) -> list[Address]:
-    """Those that may be reached. Raises `AddressDenied` where none is."""
+    """Those that may be reached. Raises `AddressDenied` where there are some, and none may."""
     denied: list[str] = []
     allowed: list[Address] = []
     for address in found:
@@ -42,7 +42,7 @@ def allowed_among(policy: AddressPolicy, host: str, port: int, found: list[Addre
             allowed.append(address)
         else:
             denied.append(f"{address} ({reason})")
-    if allowed:
+    if allowed or not denied:
         return allowed
     named = denied[0] if denied[0].startswith(host) else f"{host}: {denied[0]}"
     raise AddressDenied(
@@ -87,7 +87,7 @@ class CheckedBackend(httpcore.AsyncNetworkBackend):
             except httpcore.ConnectError as error:
                 if number == len(addresses) - 1:
                     raise httpcore.ConnectError(f"no connection to {address}: {_root(error)}") from error
-        raise AssertionError("there is at least one address")
+        raise httpcore.ConnectError(f"the name {host} has no address")
 
     async def connect_unix_socket(
         self, path: str, timeout: float | None = None, socket_options: Iterable[Any] | None = None
