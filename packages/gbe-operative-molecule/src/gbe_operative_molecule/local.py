@@ -11,6 +11,7 @@ import random
 from collections.abc import AsyncIterable, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
+from msgspec import Raw, json
 from msgspec.structs import replace
 
 from gbe_jobs_domain.dag import topological_order
@@ -33,6 +34,7 @@ from gbe_operative.contract import (
 )
 from gbe_operative.core.backoff import retry_delay, seconds_text
 from gbe_operative.core.inputs import InputError, plan_inputs
+from gbe_operative.edge_checks import EdgeChecks
 from gbe_operative.inputs import run_errands
 from gbe_operative.plugins import PluginError, load
 from gbe_operative.settings import WorkerSettings
@@ -83,6 +85,7 @@ async def run_locally(
     lineage: Sequence[str],
     *,
     operatives: LocalOperatives,
+    checks: EdgeChecks | None,
     slots: int,
     molecule: Callable[[Execution], Awaitable[Result]],
     molecule_types: Sequence[str],
@@ -94,7 +97,7 @@ async def run_locally(
     routes: dict[str, Callable[[Execution], Awaitable[Result] | Result]] = {}
     for task_type in sorted({step.task_type for step in definition.tasks}):
         routes[task_type] = molecule if task_type in molecule_types else (await operatives.of(task_type)).execute
-    run = _Run(outer, definition, inner_id, lineage, routes, slots)
+    run = _Run(outer, definition, inner_id, lineage, routes, slots, checks)
     return await run.to_its_end()
 
 
@@ -109,7 +112,9 @@ class _Run:
         lineage: Sequence[str],
         routes: Mapping[str, Callable[[Execution], Awaitable[Result] | Result]],
         slots: int,
+        checks: EdgeChecks | None,
     ) -> None:
+        self._checks = checks
         self._outer = outer
         self._definition = definition
         self._inner_id = inner_id
@@ -231,6 +236,11 @@ class _Run:
         task = self._task(index, step)
         inputs = plan_inputs(task, _no_secret)
         await insist("fetch inputs", lambda: run_errands(inputs, task, outer.artifacts, _LIMITS.fetch_limit))
+        declares = step.input_schema is not None or step.output_schema is not None
+        if declares and self._checks is None:
+            raise rejected(f"mode: local: what step {step.name!r} declares of its data can't be checked here")
+        if declares and self._checks is not None and (refusal := await self._checks.before(task, inputs)) is not None:
+            return refusal
         deadline = None
         if step.timeout_secs is not None:
             deadline = asyncio.get_running_loop().time() + step.timeout_secs
@@ -242,6 +252,11 @@ class _Run:
             raise rejected(f"mode: local: step {step.name!r} can't go on as a job of its own")
         if not isinstance(outcome, Completed | Skipped | Failed):
             raise OperativeError(f"the Operative returned {type(outcome).__name__}, not an outcome")
+        if isinstance(outcome, Completed) and step.output_schema is not None and self._checks is not None:
+            checked, again = await self._checks.after(task, outcome)
+            if not again and isinstance(checked, Failed):
+                raise OperativeError(checked.error, retryable=False)
+            outcome = checked
         return await self._fitted(execution, outcome)
 
     def _task(self, index: int, step: TaskDefinition) -> TaskQueued:
@@ -264,6 +279,8 @@ class _Run:
             journal_seq=outer.journal_seq,
             depth=outer.depth + 1,
             lineage=self._lineage,
+            input_schema=None if step.input_schema is None else Raw(json.encode(step.input_schema)),
+            output_schema=None if step.output_schema is None else Raw(json.encode(step.output_schema)),
         )
 
     async def _ended(self, step: TaskDefinition, execution: Execution, result: Awaitable[Result]) -> Result:
