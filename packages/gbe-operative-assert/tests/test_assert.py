@@ -67,8 +67,8 @@ async def test_everything_that_is_wrong_is_told(asserts: Asserts) -> None:
     assert [text.splitlines()[0] for text in said] == [
         "exit code 7, expected 1",
         "stdout is not what was expected",
-        'stdout has no match for "^c$"; stdout is:',
-        'stderr does not contain "d"; stderr is empty',
+        "stdout has no match for '^c$'; stdout is:",
+        "stderr does not contain 'd'; stderr is empty",
     ]
 
 

@@ -91,13 +91,13 @@ def test_a_long_diff_is_cut_and_says_so() -> None:
 
 def test_the_others() -> None:
     assert complaint(Match.CONTAINS, "needle", b"hay\nstack\n").splitlines() == [
-        'stdout does not contain "needle"; stdout is:',
+        "stdout does not contain 'needle'; stdout is:",
         "  hay",
         "  stack",
     ]
-    assert complaint(Match.CONTAINS, "needle", b"") == 'stdout does not contain "needle"; stdout is empty'
+    assert complaint(Match.CONTAINS, "needle", b"") == "stdout does not contain 'needle'; stdout is empty"
     assert complaint(Match.REGEX, r"^\d$", b"x" * 5000).splitlines() == [
-        r'stdout has no match for "^\\d$"; stdout is:',
+        r"stdout has no match for '^\d$'; stdout is:",
         "  " + "x" * 240 + "…",
         "  … (5,000 bytes)",
     ]

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from gbe_jobs_domain.outcomes import TaskOutcome
 from gbe_nexus import Transport, connect
@@ -28,6 +29,10 @@ class Templates:
         path.write_text(text)
         return name
 
+    def limit(self, seconds: float) -> None:
+        """From now on a rendering may take so long."""
+        self.operative._settings = replace(self.operative._settings, timeout=seconds)
+
     async def run(self, template: str | None = None, **params: str) -> TaskOutcome:
         if template is not None:
             params["template"] = template
@@ -47,7 +52,7 @@ async def templates(transport: Transport, tmp_path: Path) -> AsyncIterator[Templ
     root.mkdir()
     work.mkdir()
     stage = await Stage.on(transport, work)
-    settings = TemplateSettings(root=root, timeout=1.0, max_bytes=1 << 20, memory=64 << 20)
+    settings = TemplateSettings(root=root, timeout=60.0, max_bytes=1 << 20, memory=64 << 20)
     operative = TemplateOperative(settings=settings)
     await operative.start(stage.context)
     yield Templates(operative, stage, root)

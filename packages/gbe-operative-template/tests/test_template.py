@@ -11,13 +11,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from gbe_jobs_domain.edges import Inline
 from gbe_jobs_domain.outcomes import Completed, FailureKind
+from gbe_jobs_domain.payloads import SecretRef
+from gbe_nexus import Transport
 from gbe_operative.contract import OperativeError
-from gbe_operative_command.testing import runs
+from gbe_operative.secrets import Secrets
+from gbe_operative.testing import Hall
+from gbe_operative_command.testing import Stage, runs
+from gbe_operative_template import TemplateOperative
 from gbe_operative_template.fork_server import CONTROL_FD
+from gbe_operative_template.operative import TemplateSettings
 
 Templates = Any  # of conftest.py, which can't be imported
 
@@ -159,14 +166,24 @@ async def test_what_is_refused_or_stopped(templates: Templates, subtests: pytest
 
 
 async def test_an_endless_loop_is_stopped(templates: Templates) -> None:
-    others = asyncio.gather(*[templates.run("{{ n }}", n=str(n)) for n in range(20)])
-    await refused(templates, "not rendered within 1 s: does it loop without end", ENDLESS)
-    assert [data(outcome)["text"] for outcome in await others] == [str(n) for n in range(20)]
-    await alone(fork_server())
+    await templates.run("warm")
+    server = fork_server()
+    await alone(server)
+    templates.limit(1.0)
+    looping = asyncio.create_task(templates.run(ENDLESS))
+    await until(lambda: children(server))
+    templates.limit(60.0)
+    others = await asyncio.gather(*[templates.run("{{ n }}", n=str(n)) for n in range(20)])
+    assert [data(outcome)["text"] for outcome in others] == [str(n) for n in range(20)]
+    with pytest.raises(OperativeError, match="not rendered within 1 s: does it loop without end") as caught:
+        await looping
+    assert not caught.value.retryable
+    await alone(server)
 
 
 async def test_the_time_at_work_in_one_expression_is_stopped_too(templates: Templates) -> None:
-    await refused(templates, "not rendered within 1 s", "{{ (10**(10**7))|string|length }}{{ 9**(9**9) }}")
+    templates.limit(0.5)
+    await refused(templates, "not rendered within 0.5 s", "{{ 9**(9**9) }}")
 
 
 async def test_cancelled_mid_way(templates: Templates) -> None:
@@ -260,6 +277,39 @@ async def test_the_output_file(templates: Templates, tmp_path: Path) -> None:
     assert (templates.root / "out.conf").read_bytes() == content, "whole, whatever fails after it"
     assert not (tmp_path / "away").exists()
     assert os.listdir(templates.root) == ["out.conf"]
+
+
+async def test_a_service_without_a_root(transport: Transport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir("/")
+    stage = await Stage.on(transport, tmp_path)
+    operative = TemplateOperative()
+    await operative.start(stage.context)
+    try:
+        rendered = await operative.execute(stage.execution({"template": "{{ org }}"}))
+        assert data(rendered)["text"] == "default"
+        for params in (
+            {"template_path": "etc/passwd"},
+            {"template": "x", "output_path": f"{tmp_path}/x"},
+            {"template": "{% include 'etc/passwd' %}"},
+        ):
+            with pytest.raises(OperativeError, match="this host names no directory for such files"):
+                await operative.execute(stage.execution(params))
+    finally:
+        await operative.close()
+
+
+async def test_secrets_stay_in_the_file(transport: Transport, tmp_path: Path) -> None:
+    async with Hall.on(transport) as hall:
+        secrets = Secrets({"GBE_SECRET_TOKEN": "open sesame"})
+        operative = TemplateOperative(settings=TemplateSettings(root=tmp_path))
+        await hall.worker(operative, secrets=secrets).start()
+        params = {"template": "token = {{ token }}\n", "output_path": "app.conf", "token": SecretRef("token")}
+        await hall.queue(hall.task("config", "template", params=params))
+        (ended,) = await hall.ends()
+    assert b"open sesame" not in msgspec.json.encode(ended)
+    assert data(ended.outcome)["text"] == "token = ***\n"
+    assert (tmp_path / "app.conf").read_text() == "token = open sesame\n"
+    assert (tmp_path / "app.conf").stat().st_mode & 0o777 == 0o600
 
 
 async def test_readers_see_the_old_file_or_the_new_one(templates: Templates) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, TypeAlias
+
+from msgspec.structs import replace
 
 from gbe_jobs_domain import dag, molecules
 from gbe_jobs_domain.collector import Collector
@@ -18,7 +21,7 @@ from gbe_jobs_domain.nodes import Broken, Entries, Items, Kind, Node, Scalar, no
 from gbe_jobs_domain.payloads import OnLost, Param, RetryPolicy, SecretRef
 from gbe_jobs_domain.schema_files import SchemaFiles
 from gbe_jobs_domain.suggestions import Suggester
-from gbe_jobs_domain.variables import VARIABLE_NAME, VariableError, refers, substitute
+from gbe_jobs_domain.variables import TEMPLATE, VARIABLE_NAME, VARIABLES, VariableError, refers, substitute
 
 _YEAR: Final = 31_536_000.0
 _DAY: Final = 86_400.0
@@ -62,6 +65,8 @@ class Reader:
         self.variables: dict[str, str] = {}
         self.height = 0
         """Levels of molecules within molecules that were found in it."""
+        self.with_files = False
+        """Whether one of them is a file."""
 
     def read(self, root: Node | None) -> JobDefinition | None:
         """The definition; None where there are errors."""
@@ -81,6 +86,8 @@ class Reader:
         org = self._checked(root, "org", (), check_org_id) or DEFAULT_ORG
         tasks = self._tasks(root, meant)
         output = self._output(root, tasks)
+        if self.variables:
+            tasks = [self._with_variables(task) for task in tasks]
         if self._errors:
             return None
         return JobDefinition(name=name, job_type=job_type, tasks=tasks, org=org, output=output)
@@ -121,6 +128,17 @@ class Reader:
             else:
                 variables[name] = override
         return variables
+
+    def _with_variables(self, task: TaskDefinition) -> TaskDefinition:
+        """A template's task gets the job's variables as one param, since nothing else takes them to an Operative."""
+        if task.task_type != TEMPLATE or VARIABLES in task.params or VARIABLES in task.input_from:
+            return task
+        text = json.dumps(self.variables, ensure_ascii=False, separators=(",", ":"))
+        self._substituted += len(text)
+        if self._substituted > self._limit:
+            self._errors.at(0, 0, f"the variables make the definition larger than {self._limit:,} bytes")
+            return task
+        return replace(task, params={**task.params, VARIABLES: text})
 
     def _job_name(self, root: Entries, meant: set[str]) -> str:
         key = self.form.name
@@ -315,6 +333,7 @@ class Reader:
         if inner is None:
             return
         self.height = max(self.height, inner.height + 1)
+        self.with_files |= inner.with_files or source == molecules.PATH
         params[molecules.DOCUMENT] = inner.text
         if isinstance(node, Entries):
             del node.entries[source]

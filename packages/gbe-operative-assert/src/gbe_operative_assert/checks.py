@@ -227,7 +227,7 @@ def _shown(line: str, column: int = 0) -> str:
 
 
 def _quoted(text: str) -> str:
-    return _value(text)
+    return f"'{_shown(text)}'"
 
 
 def _value(value: Any) -> str:

@@ -29,7 +29,7 @@ class Order(TypedDict):
     template: str
     name: str
     directory: str | None
-    root: str
+    root: str | None
     variables: dict[str, object]
     max_bytes: int
     memory: int

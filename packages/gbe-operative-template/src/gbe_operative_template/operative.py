@@ -116,7 +116,9 @@ class TemplateOperative(Operative):
             data["url"] = text.strip()
         if (output_path := params.get("output_path")) is not None:
             content = text.encode()
-            written = await asyncio.to_thread(_write, self._output_root, output_path, content)
+            # A text with secrets in it is for its owner alone, unless the file is there and says otherwise.
+            mode = 0o644 if execution.masker is None else 0o600
+            written = await asyncio.to_thread(_write, self._output_root, output_path, content, mode)
             data |= {"path": str(written), "size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
         return Completed(output=text.removesuffix("\n").split("\n") if text else [], data=inline(data))
 
@@ -138,7 +140,7 @@ class TemplateOperative(Operative):
             template=template,
             name=name,
             directory=directory,
-            root=str(self._root.path),
+            root=None if self._root.path is None else str(self._root.path),
             variables=variables_of(execution),
             max_bytes=self._settings.max_bytes,
             memory=self._settings.memory,
@@ -179,9 +181,9 @@ def _read(root: Root, path: str) -> tuple[str, str, str]:
         raise _rejected(f"template_path {path!r}: it is not UTF-8: byte {error.start}") from error
 
 
-def _write(root: Root, path: str, content: bytes) -> Path:
+def _write(root: Root, path: str, content: bytes, mode: int) -> Path:
     try:
-        return root.write(path, content)
+        return root.write(path, content, mode=mode)
     except PathError as error:
         raise OperativeError(f"output_path {error}") from error
 

@@ -49,11 +49,13 @@ class Loader(jinja2.BaseLoader):
 
 
 def environment(loader: jinja2.BaseLoader | None = None) -> SandboxedEnvironment:
-    """Jinja as templates get it: nothing undefined passes, nothing reaches Python's insides, newlines stay."""
+    """Jinja as templates get it: nothing undefined passes, nothing reaches Python's insides, lines of tags vanish."""
     made = SandboxedEnvironment(
         loader=loader,
         undefined=jinja2.StrictUndefined,
         keep_trailing_newline=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
         autoescape=False,
         extensions=["jinja2.ext.do", "jinja2.ext.loopcontrols"],
     )
@@ -117,10 +119,10 @@ def _what(error: Exception) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def _place(error: Exception, name: str, root: str) -> str:
+def _place(error: Exception, name: str, root: str | None) -> str:
     """The innermost line of a template in the traceback, which Jinja has made to have them."""
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        of_root = Path(frame.filename).is_relative_to(root) and not frame.filename.endswith(".py")
+        of_root = root is not None and Path(frame.filename).is_relative_to(root) and not frame.filename.endswith(".py")
         if frame.filename == name or of_root:
             return f"{_short(frame.filename)}, line {frame.lineno}"
     return name

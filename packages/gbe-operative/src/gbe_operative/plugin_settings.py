@@ -35,9 +35,13 @@ def from_environment(settings: type[T], environment: Mapping[str, str] | None = 
 def root_of(variable: str, directory: Path | None) -> Root:
     """The root that a setting names, by default the directory where the process was started.
 
-    Raises `ConfigurationError`, which names the variable.
+    Unless that is `/`, as it is for services: then paths lead nowhere until somebody names a directory. Raises
+    `ConfigurationError`, which names the variable.
     """
     try:
-        return Root(Path.cwd() if directory is None else directory)
+        if directory is None:
+            here = Path.cwd()
+            return Root(None if here == Path("/") else here, variable)
+        return Root(directory, variable)
     except (PathError, OSError) as error:
         raise ConfigurationError(f"{variable}: {error}") from error

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+import os
+from collections.abc import AsyncIterator, Iterator, Mapping
 
 from gbe_ecumene.handles import handles_for
 from gbe_jobs_domain.definitions import JobDefinition
@@ -19,9 +20,15 @@ from gbe_runtime.errors import ConfigurationError
 
 @contextlib.asynccontextmanager
 async def in_process(
-    definition: JobDefinition, operatives: str | None = None, app: Operative | None = None
+    definition: JobDefinition,
+    operatives: str | None = None,
+    app: Operative | None = None,
+    variables: Mapping[str, str] | None = None,
 ) -> AsyncIterator[JobClient]:
-    """A bus of this process alone, with an Oracle and what serves the job's task types on it."""
+    """A bus of this process alone, with an Oracle and what serves the job's task types on it.
+
+    `variables`: what the Operatives find in the environment besides the process's own, while they are made.
+    """
     async with contextlib.AsyncExitStack() as stack:
         transport = await connect("memory://")
         stack.push_async_callback(transport.close)
@@ -32,10 +39,25 @@ async def in_process(
             parsed = parse_handles(handles, DEFAULT_OF_TYPE)
             slots = {handle.task_type: handle.slots for handle in parsed if handle.slots}
             try:
-                operative = load_served(app, parsed)
+                with _set(variables or {}):
+                    operative = load_served(app, parsed)
             except PluginError as error:
                 raise ConfigurationError(str(error)) from error
             worker = Worker(transport, operative, slots)
             stack.push_async_callback(worker.stop)
             await worker.start()
         yield JobClient(transport)
+
+
+@contextlib.contextmanager
+def _set(variables: Mapping[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

@@ -7,7 +7,7 @@ import pytest
 from gbe_nexus import Transport
 from gbe_oracle.oracle import BusOracle
 
-from .ecumene import Ecumene
+from tests.molecules.ecumene import Ecumene
 
 JOB = """
 name: outer
