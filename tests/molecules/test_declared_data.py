@@ -6,7 +6,6 @@ import pytest
 
 from gbe_nexus import Transport
 from gbe_oracle.oracle import BusOracle
-
 from tests.molecules.ecumene import Ecumene
 
 JOB = """
