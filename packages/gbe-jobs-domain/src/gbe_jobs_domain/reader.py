@@ -66,7 +66,7 @@ class Reader:
         self.height = 0
         """Levels of molecules within molecules that were found in it."""
         self.with_files = False
-        """Whether one of them is a file."""
+        """Whether one of them, or a schema, is a file."""
 
     def read(self, root: Node | None) -> JobDefinition | None:
         """The definition; None where there are errors."""
@@ -467,6 +467,7 @@ class Reader:
         schema = self._schemas.read(node, self._errors, path)
         if schema is None:
             return None
+        self.with_files |= isinstance(node, Scalar)
         self._substituted += schema.size
         if self._substituted > self._limit:
             self._errors.on(node, path, f"the schemas make the definition larger than {self._limit:,} bytes")
