@@ -337,12 +337,15 @@ class TestChildJobs:
     ) -> None:
         """P11: inner failure 7 "boom" → outer failed 7 "boom"."""
         script.answers["inner"] = Failed("boom", exit_code=7)
-        job_id, _ = await self.parent_with_child(bus, oracle, script)
+        job_id, child = await self.parent_with_child(bus, oracle, script)
         await script.release("inner")
         assert await events.end(job_id) == "failed"
         summary = await history_of(bus, job_id)
         assert summary.error == "boom"
-        assert json.decode(bytes(summary.tasks[0].outcome or b""), type=Failed) == Failed("boom", FailureKind.ERROR, 7)
+        failed = json.decode(bytes(summary.tasks[0].outcome or b""), type=Failed)
+        assert (failed.error, failed.kind, failed.exit_code) == ("boom", FailureKind.ERROR, 7)
+        assert isinstance(failed.data, Inline)
+        assert failed.data.decoded() == {"failed_step": "inner", "job_id": child}
 
     async def test_cancelling_the_outer_job_cancels_the_child(
         self, bus: Transport, oracle: BusOracle, script: Script, events: Events

@@ -45,6 +45,8 @@ def check_definition(definition: JobDefinition) -> None:
         errors.append(DefinitionError(_SOURCE, 0, 0, "v", f"expected 1, the only version there is, not {definition.v}"))
     if problem := dag.job_name_problem(definition.name):
         errors.append(DefinitionError(_SOURCE, 0, 0, "name", problem))
+    for name, message, hint in dag.output_problems(definition.output, definition.tasks):
+        errors.append(DefinitionError(_SOURCE, 0, 0, f"output.{name}".rstrip("."), message, hint))
     if not dag.is_valid(definition.tasks):
         for found in dag.check(definition.tasks):
             path = ("tasks", found.index, *found.path) if found.index >= 0 else ("tasks",)

@@ -15,7 +15,9 @@ from gbe_jobs_domain.definitions import (
     MAX_RETRIES,
     MAX_TASKS,
     JobOutline,
+    Output,
     TaskOutline,
+    output_references,
     upstream_of,
 )
 from gbe_jobs_domain.errors import PathPart, path_text, plain, quoted, with_hint
@@ -120,7 +122,24 @@ def check_outline(outline: JobOutline) -> str | None:
     for i, task in enumerate(outline.tasks):
         if problem := _value_problem(task):
             return f"tasks[{i}].{problem}"
+    if outline.output is not None:
+        return next((f"output: {problem}" for _, problem, _ in output_problems(outline.output, outline.tasks)), None)
     return None
+
+
+def output_problems(
+    output: Output, tasks: Sequence[TaskLike], suggester: Suggester | None = None
+) -> list[tuple[str, str, str]]:
+    """What is wrong with a definition's `output`: `(name, message, hint)` of each reference that leads nowhere."""
+    names = {task.name for task in tasks}
+    problems: list[tuple[str, str, str]] = []
+    for name, reference in output_references(output).items():
+        if "" in reference.split("."):
+            problems.append((name, f"{quoted(reference)} has an empty part", "write 'task' or 'task.field'"))
+        elif (task := upstream_of(reference)) not in names:
+            hint = suggester.hint(task, names) if suggester else ""
+            problems.append((name, f"{quoted(task)} is none of the tasks", hint))
+    return problems
 
 
 def job_name_problem(name: str) -> str | None:

@@ -6,7 +6,7 @@ made strings. Documents as people write them are read by `documents.py`.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, TypeAlias
 
 from msgspec import Meta, Struct
 
@@ -19,6 +19,9 @@ MAX_TASKS = 100_000
 MAX_RETRIES = 1_000
 MAX_JOB_NAME = 200
 """Characters in a job's name; all printable."""
+
+
+Output: TypeAlias = str | dict[str, str] | None
 
 
 class TaskDefinition(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -37,13 +40,15 @@ class TaskDefinition(Struct, frozen=True, omit_defaults=True, forbid_unknown_fie
 
 
 class JobDefinition(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """A job as it is submitted."""
+    """A job as it is submitted. `output`: what a molecule hands on, a reference or names with references; None = all
+    results by task name."""
 
     name: str
     job_type: TypeName
     tasks: list[TaskDefinition]
     org: OrgId = DEFAULT_ORG
     v: int = 1
+    output: Output = None
 
 
 class TaskOutline(Struct, frozen=True, omit_defaults=True, gc=False):
@@ -68,8 +73,16 @@ class JobOutline(Struct, frozen=True):
     tasks: list[TaskOutline]
     org: OrgId = DEFAULT_ORG
     v: int = 1
+    output: Output = None
+
+
+def output_references(output: Output) -> dict[str, str]:
+    """The references of a definition's `output` by name; one without a name is under the empty name."""
+    if output is None:
+        return {}
+    return {"": output} if isinstance(output, str) else output
 
 
 def upstream_of(reference: str) -> str:
-    """The task an `input_from` reference names: everything before the first dot."""
+    """The task that a reference of `input_from` or `output` names: everything before the first dot."""
     return reference.split(".", 1)[0]

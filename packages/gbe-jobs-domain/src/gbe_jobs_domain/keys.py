@@ -29,7 +29,6 @@ _RESERVED_IN_JOB: Final = frozenset(
         "inputs",
         "labels",
         "on_failure",
-        "output",
         "outputs",
         "priority",
         "schedule",
@@ -70,7 +69,7 @@ class Form:
     @property
     def keys(self) -> tuple[str, ...]:
         """Of the document."""
-        return (self.name, "job_type", "org", "vars", "v", self.tasks)
+        return (self.name, "job_type", "org", "vars", "v", self.tasks, "output")
 
     @property
     def task_keys(self) -> tuple[str, ...]:

@@ -31,6 +31,16 @@ class Scalar:
         self.column = column
 
 
+class Block(Scalar):
+    """A literal block (`|`): its lines are the source's own, from the one after `line` on, `indent` to the right."""
+
+    __slots__ = ("indent",)
+
+    def __init__(self, text: str, line: int, column: int, indent: int) -> None:
+        super().__init__(text, Kind.STRING, line, column)
+        self.indent = indent
+
+
 class Items:
     """A list."""
 

@@ -1,39 +1,62 @@
-"""Relative paths in a job: those of files beside the document it was written in."""
+"""Paths into JSON values: what follows the task in a reference of `input_from` or `output`."""
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from msgspec.structs import replace
+import msgspec
 
-from gbe_jobs_domain.definitions import JobDefinition, TaskDefinition
+JSON: Final = "application/json"
 
-PATH_PARAMS: Final[dict[str, tuple[str, ...]]] = {
-    "script": ("script_path",),
-    "template": ("template_path", "output_path"),
-}
-"""Params that are paths, by task type."""
+_decode = msgspec.json.Decoder().decode
 
 
-def located(definition: JobDefinition, folder: str | Path) -> JobDefinition:
-    """The definition with its relative paths made absolute, from `folder` on; as it is where it has none.
-
-    To be used where the job's Operatives see the same files as who submits it; elsewhere a relative path starts at the
-    root that the Operative's host has for such files.
-    """
-    if not any(task.task_type in PATH_PARAMS for task in definition.tasks):
-        return definition
-    base = os.path.abspath(folder)
-    return replace(definition, tasks=[_located(task, base) for task in definition.tasks])
+class PathError(ValueError):
+    """The value has no such path, or can't be opened; the text says what there is instead."""
 
 
-def _located(task: TaskDefinition, base: str) -> TaskDefinition:
-    params = dict(task.params)
-    for name in PATH_PARAMS.get(task.task_type, ()):
-        value = params.get(name)
-        if isinstance(value, str) and value and not os.path.isabs(value):
-            # Not normalised: what `..` means behind a link only who opens it can tell.
-            params[name] = os.path.join(base, value)
-    return task if params == task.params else replace(task, params=params)
+def walk(value: Any, path: str) -> Any:
+    """What is at `path`: keys of objects and indices of arrays, with dots between. Raises `PathError`."""
+    for part in path.split(".") if path else ():
+        value = step(value, part)
+    return value
+
+
+def step(value: Any, part: str) -> Any:
+    """One part of a path further. Raises `PathError`."""
+    if isinstance(value, dict):
+        if part not in value:
+            raise PathError(f"no {part!r}; there is {_some(list(value))}")
+        return value[part]
+    if isinstance(value, list):
+        if not (part.isascii() and part.isdigit()):
+            raise PathError(f"{part!r} is no index of an array of {len(value)}")
+        if int(part) >= len(value):
+            raise PathError(f"no index {part}; the array has {len(value)} items")
+        return value[int(part)]
+    raise PathError(f"no {part!r} in {_kind(value)}")
+
+
+def opened(data: bytes, media_type: str) -> Any:
+    """The value an artifact holds: JSON, or the lines of a text. Raises `PathError`."""
+    if media_type == JSON:
+        try:
+            return _decode(data)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise PathError(f"the artifact is not JSON: {error}") from error
+    if media_type.startswith("text/"):
+        return data.decode("utf-8", "replace").removesuffix("\n").split("\n") if data else []
+    raise PathError(f"the artifact is {media_type}; only JSON and text can be opened")
+
+
+def _some(names: list[str]) -> str:
+    shown = ", ".join(repr(name[:40]) for name in names[:8])
+    return (shown or "nothing") + (", …" if len(names) > 8 else "")
+
+
+def _kind(value: Any) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "a boolean"
+    return "a string" if isinstance(value, str) else "a number"

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from gbe_jobs_domain import dag
+from gbe_jobs_domain import dag, molecules
 from gbe_jobs_domain.definitions import MAX_RETRIES, JobDefinition, TaskDefinition
 from gbe_jobs_domain.ids import DEFAULT_ORG, OrgId, TaskName, TypeName
 from gbe_jobs_domain.payloads import OnLost, RetryPolicy, Seconds, SecretRef
@@ -67,6 +67,8 @@ def decode_plain(text: str) -> JobDefinition | None:
 
 
 def _definition(task: _Task, texts: dict[str, str]) -> TaskDefinition:
+    if task.task_type == molecules.TASK_TYPE:  # it has a document in it
+        raise _NotPlain
     for reference in task.input_from.values():
         if "" in reference.split("."):
             raise _NotPlain

@@ -16,8 +16,6 @@ from gbe_runtime.log import setup_logging
 from gbe_runtime.settings import BusSettings, Setting
 
 NAME = "gbe-operative"
-DEFAULT_OF_TYPE = 0
-"""Slots of a type for which no number is given: the Operative's own, or the setting's."""
 
 
 class OperativeSettings(BusSettings, frozen=True, kw_only=True):
@@ -74,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 async def make_worker(settings: OperativeSettings) -> Worker:
     """The worker as configured, connected; it closes its connection when it stops. Raises `ConfigurationError`."""
     from gbe_operative.apps import load_app
-    from gbe_operative.core.handles import InvalidHandles, parse_handles
+    from gbe_operative.core.handles import DEFAULT_OF_TYPE, InvalidHandles, parse_handles
     from gbe_operative.plugins import PluginError, load_served
     from gbe_operative.secrets import InsecureSecrets, Secrets
     from gbe_operative.settings import WorkerSettings

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from gbe_jobs_domain.edges import ARTIFACT_STORE, Ref
 from gbe_jobs_domain.payloads import TaskQueued
-from gbe_jobs_domain.subjects import artifact_key
+from gbe_jobs_domain.records import ParentRecord
+from gbe_jobs_domain.subjects import artifact_key, parent_key
 from gbe_nexus import Artifact, ArtifactStore, IntegrityError, NotFound, PayloadTooLarge
 from gbe_operative.core.inputs import (
     TEXT,
@@ -20,6 +23,11 @@ from gbe_operative.core.inputs import (
     take,
     value_of,
 )
+
+MAX_DEPTH = 64
+"""Jobs within jobs that are followed; an Operative that nests molecules allows far fewer."""
+
+_parent = msgspec.json.Decoder(ParentRecord).decode
 
 
 def ref_of(artifact: Artifact, items: int | None = None) -> Ref:
@@ -38,12 +46,12 @@ async def run_errands(inputs: Inputs, task: TaskQueued, artifacts: ArtifactStore
                         await _read(artifacts, ref, reference, limit), ref.media_type, reference
                     )
                 take(inputs, task.job_id, param, fetched[ref.key], path, reference)
-            case Open(param, reference, key, path):
+            case Open(param, reference, key, path, owner):
                 if key not in fetched:
-                    ref = ref_of(await _there(artifacts, param, key))
+                    ref = ref_of(await _there(artifacts, param, key, owner, task.job_id))
                     data = await _read(artifacts, ref, reference, limit)
                     # A text is what the field would have been, had it been short enough: a string.
-                    is_text = ref.media_type.startswith("text/")
+                    is_text = ref.media_type.startswith("text/") or ref.media_type.endswith("charset=utf-8")
                     fetched[key] = (
                         data.decode("utf-8", "replace") if is_text else value_of(data, ref.media_type, reference)
                     )
@@ -54,19 +62,34 @@ async def run_errands(inputs: Inputs, task: TaskQueued, artifacts: ArtifactStore
                     _refer(inputs, param, ref)
                 else:
                     give(inputs, task.job_id, param, value)
-            case LookUp(param, key):
-                _refer(inputs, param, ref_of(await _there(artifacts, param, key)))
+            case LookUp(param, key, owner):
+                _refer(inputs, param, ref_of(await _there(artifacts, param, key, owner, task.job_id)))
             case Store(param, content, media_type):
                 key = artifact_key(task.job_id, task.task_id, "inputs", param)
                 _refer(inputs, param, ref_of(await artifacts.put(key, content, media_type=media_type)))
         inputs.errands.pop(0)
 
 
-async def _there(artifacts: ArtifactStore, param: str, key: str) -> Artifact:
+async def _there(artifacts: ArtifactStore, param: str, key: str, owner: str, job_id: str) -> Artifact:
+    if owner and not await _is_child(artifacts, owner, job_id):
+        raise InputError(f"param {param!r}: {key!r} is not of this job, nor of one that it ran as a molecule")
     artifact = await artifacts.info(key)
     if artifact is None:
         raise InputError(f"param {param!r}: there is no artifact {key!r}")
     return artifact
+
+
+async def _is_child(artifacts: ArtifactStore, job_id: str, of: str) -> bool:
+    """Whether the job is a child of the other, or a child's child: of those that handed references on, it is known."""
+    for _ in range(MAX_DEPTH):
+        try:
+            found = _parent(await artifacts.read(parent_key(job_id), limit=4096))
+        except (NotFound, IntegrityError, PayloadTooLarge, msgspec.DecodeError):
+            return False
+        job_id = found.job_id
+        if job_id == of:
+            return True
+    return False
 
 
 def _refer(inputs: Inputs, param: str, ref: Ref) -> None:

@@ -22,7 +22,7 @@ from gbe_nexus import (
     UnknownVersion,
 )
 from gbe_operative.attempt import Attempt
-from gbe_operative.contract import Interrupt, Operative, OperativeContext
+from gbe_operative.contract import Interrupt, Operative, OperativeContext, OperativeError
 from gbe_operative.lane import Lane
 from gbe_operative.leases import Leases
 from gbe_operative.notes import Notes
@@ -33,6 +33,7 @@ from gbe_operative.wishes import Wishes
 from gbe_operative.workdirs import WorkDirs
 from gbe_operative.workshop import Workshop
 from gbe_runtime.bus_role import HEARTBEAT_INTERVAL, BusRole
+from gbe_runtime.errors import ConfigurationError
 
 log = logging.getLogger(__name__)
 
@@ -130,7 +131,10 @@ class Worker(BusRole):
             self.on_stop(work_dirs.close)
             self.on_stop(self._operative.close)
             context = OperativeContext(self.identity, transport, artifacts, work_dirs.root)
-            await self._operative.start(context)
+            try:
+                await self._operative.start(context)
+            except OperativeError as error:
+                raise ConfigurationError(str(error)) from error
         if self._listening is None:
             controls = [subjects.control(task_type) for task_type in self._slots]
             self._listening = await transport.listen(controls, self._on_control)

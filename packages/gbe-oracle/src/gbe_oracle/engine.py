@@ -735,6 +735,8 @@ class Engine:
             deadline_at=submit.deadline_at,
             retry_of=submit.retry_of,
             reuse=submit.reuse,
+            again=submit.again,
+            lineage=submit.lineage,
         )
         self._waiting.add(item.message)
         try:

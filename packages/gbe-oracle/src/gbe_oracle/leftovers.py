@@ -5,9 +5,12 @@ from __future__ import annotations
 import logging
 import re
 
+from msgspec import DecodeError, json
+
 from gbe_jobs_domain import subjects
 from gbe_jobs_domain.ids import JOB_ID, ulid_time
-from gbe_nexus import ArtifactStore, Journal, now_ms
+from gbe_jobs_domain.records import ParentRecord
+from gbe_nexus import ArtifactStore, IntegrityError, Journal, NotFound, PayloadTooLarge, now_ms
 
 log = logging.getLogger("gbe.oracle")
 
@@ -16,6 +19,10 @@ PATIENCE = 3600.0
 AT_ONCE = 200
 """Jobs looked up in one sweep."""
 
+GENERATIONS = 64
+"""Parents of parents that are asked for."""
+
+_parent = json.Decoder(ParentRecord).decode
 _ULID = re.compile(r"job_[0-9A-HJKMNP-TV-Z]{26}\Z")
 
 
@@ -40,7 +47,7 @@ class Leftovers:
         # Those known to be unknown first, then the others in turn: each costs two reads.
         suspects.sort(key=lambda job: (job not in self._unknown_since, self._remembered_at.get(job, -1.0), job))
         for job in suspects[:AT_ONCE]:
-            if await self._remembered(job):
+            if await self._remembered(job) or await self._remembered_by_parent(job):
                 self._unknown_since.pop(job, None)
                 self._remembered_at[job] = now
             elif now - self._unknown_since.setdefault(job, now) >= PATIENCE:
@@ -56,6 +63,18 @@ class Leftovers:
         if not _ULID.match(job_id):
             return True
         return now_ms() - ulid_time(job_id[4:]) > self._history_age * 1000
+
+    async def _remembered_by_parent(self, job_id: str) -> bool:
+        """Whether a job that was handed references to this one's artifacts is remembered."""
+        for _ in range(GENERATIONS):
+            try:
+                parent = _parent(await self._artifacts.read(subjects.parent_key(job_id), limit=4096)).job_id
+            except (NotFound, IntegrityError, PayloadTooLarge, DecodeError):
+                return False
+            if await self._remembered(parent):
+                return True
+            job_id = parent
+        return False
 
     async def _remembered(self, job_id: str) -> bool:
         return (

@@ -30,9 +30,9 @@ class LocalEcumene(Role):
     """Started, all its processes are ready; whichever dies is started again, the server on its port and data.
 
     `data`: where the server keeps everything; None = a temporary directory, gone at the stop. `handles`: what the
-    Operative serves (empty: none is started). `logs`: a directory for the children's logs, else stderr. `stop_grace`:
-    seconds the Operative gives running tasks at a stop; None = as its settings say. `operative_variables`: what its
-    environment has besides.
+    Operative serves (empty: none is started), `app` its `--app`. `logs`: a directory for the children's logs, else
+    stderr. `stop_grace`: seconds the Operative gives running tasks at a stop; None = as its settings say.
+    `operative_variables`: what its environment has besides.
     """
 
     name: ClassVar[str] = "ecumene"
@@ -42,6 +42,7 @@ class LocalEcumene(Role):
         *,
         data: Path | None = None,
         handles: str = "",
+        app: str | None = None,
         port: int = 0,
         logs: Path | None = None,
         stop_grace: float | None = None,
@@ -53,6 +54,7 @@ class LocalEcumene(Role):
         self.server_ready = asyncio.Event()
         """Set when the server takes connections, while the other processes are still starting."""
         self._handles = handles
+        self._app = app
         self._logs = logs
         self._stop_grace = stop_grace
         self._operative_variables = dict(operative_variables or {})
@@ -103,12 +105,10 @@ class LocalEcumene(Role):
             own = {"GBE_ACK_WAIT": os.environ.get("GBE_ACK_WAIT") or f"{LEASE:g}"}
             if self._stop_grace is not None:
                 own["GBE_STOP_GRACE"] = f"{self._stop_grace:g}"
-            command = (sys.executable, "-m", "gbe_operative.command", "--handles", self._handles)
-            children.append(
-                ChildSpec(
-                    "operative", command, environment | self._operative_variables | own, log_file=self._log("operative")
-                )
-            )
+            app = () if self._app is None else ("--app", self._app)
+            command = (sys.executable, "-m", "gbe_operative.command", "--handles", self._handles, *app)
+            variables = environment | self._operative_variables | own
+            children.append(ChildSpec("operative", command, variables, log_file=self._log("operative")))
         return children
 
     def _log(self, name: str) -> Path | None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from gbe_ecumene.reporting import JunitFile
 from gbe_ecumene.roots import roots_in
 from gbe_jobs_domain.definitions import JobDefinition
-from gbe_jobs_domain.paths import located
+from gbe_jobs_domain.locations import located
 from gbe_nexus import connect
 from gbe_overseer import session
 from gbe_overseer.client import JobClient
@@ -34,6 +34,7 @@ async def run_job(
     *,
     folder: Path | None = None,
     operatives: str | None = None,
+    app: str | None = None,
     in_memory: bool = False,
     json: bool = False,
     quiet: bool = False,
@@ -49,16 +50,19 @@ async def run_job(
     run = _Run(definition, report, json=json, quiet=quiet)
     try:
         if in_memory:
+            from gbe_ecumene.handles import served_by
             from gbe_ecumene.memory import in_process
 
-            return await run.over(in_process(definition, operatives, roots_in(folder)))
+            operative = None if app is None else served_by(app)
+            return await run.over(in_process(definition, operatives, operative, roots_in(folder)))
         if settings.nats_url:
-            if operatives is not None:
-                raise ConfigurationError("--operatives is for a bus of one's own; this one has those that joined it")
+            if operatives is not None or app is not None:
+                flag = "--app" if operatives is None else "--operatives"
+                raise ConfigurationError(f"{flag} is for a bus of one's own; this one has those that joined it")
             return await run.over(session.connected(settings))
         run.place = place = Path(tempfile.mkdtemp(prefix="gbe-run-"))
         try:
-            return await run.over(embedded(definition, operatives, place, roots_in(folder)))
+            return await run.over(embedded(definition, operatives, app, place, roots_in(folder)))
         finally:
             shutil.rmtree(place, ignore_errors=True)
     except Exception as error:
@@ -108,24 +112,21 @@ class _Run:
 
 @contextlib.asynccontextmanager
 async def embedded(
-    definition: JobDefinition, operatives: str | None, place: Path, variables: Mapping[str, str]
+    definition: JobDefinition, operatives: str | None, app: str | None, place: Path, variables: Mapping[str, str]
 ) -> AsyncIterator[JobClient]:
     """A server, an Oracle and an Operative of one's own, for the while, with everything they write in `place`.
 
     `variables`: the Operative's, besides those that it inherits.
     """
-    from gbe_ecumene.handles import handles_for
+    from gbe_ecumene.handles import handles_for, types_of
     from gbe_ecumene.local import LocalEcumene
 
+    handles = handles_for(definition, operatives, types_of(app))
     logs = place / "logs"
     logs.mkdir()
     # When it is stopped, the job is over, or nobody is left who would want its tasks.
     ecumene = LocalEcumene(
-        data=place / "data",
-        handles=handles_for(definition, operatives),
-        logs=logs,
-        stop_grace=0.5,
-        operative_variables=variables,
+        data=place / "data", handles=handles, app=app, logs=logs, stop_grace=0.5, operative_variables=variables
     )
     starting = asyncio.ensure_future(ecumene.start())
     try:

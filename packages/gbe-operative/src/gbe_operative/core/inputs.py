@@ -22,12 +22,14 @@ from typing import Any
 
 import msgspec
 
+from gbe_jobs_domain import paths
 from gbe_jobs_domain.edges import ARTIFACT_STORE, Inline, Ref
+from gbe_jobs_domain.ids import JOB_ID
 from gbe_jobs_domain.payloads import SecretRef, TaskQueued
 
 SCHEME = "store://"
 REF = "_ref"
-JSON = "application/json"
+JSON = paths.JSON
 TEXT = "text/plain"
 
 _encode = msgspec.json.Encoder().encode
@@ -59,10 +61,12 @@ class Store:
 
 @dataclass(frozen=True, slots=True)
 class LookUp:
-    """The param refers to the artifact with that key: it must be there."""
+    """The param refers to the artifact with that key: it must be there. `owner`: the other job whose it is, which must
+    be a child of this one."""
 
     param: str
     key: str
+    owner: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +77,7 @@ class Open:
     reference: str
     key: str
     path: str
+    owner: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +159,8 @@ def take(inputs: Inputs, job_id: str, param: str, value: Any, path: str, referen
             uri = value.get(part + REF)
             if isinstance(uri, str) and uri.startswith(SCHEME):
                 if rest or not wants_ref:
-                    inputs.errands.append(Open(param, reference, own_key(param, uri, job_id), ".".join(rest)))
+                    key, owner = _key_and_owner(param, uri, job_id)
+                    inputs.errands.append(Open(param, reference, key, ".".join(rest), owner))
                     return
                 part += REF
             elif wants_ref and not rest and part.endswith(REF) and part.removesuffix(REF) in value:
@@ -168,9 +174,18 @@ def give(inputs: Inputs, job_id: str, param: str, value: Any) -> None:
     if not param.endswith(REF):
         inputs.params[param] = text_of(value)
     elif isinstance(value, str) and value.startswith(SCHEME):
-        inputs.errands.append(LookUp(param, own_key(param, value, job_id)))
+        inputs.errands.append(LookUp(param, *_key_and_owner(param, value, job_id)))
     else:
         inputs.errands.append(Store(param, *content_of(value)))
+
+
+def _key_and_owner(param: str, uri: str, job_id: str) -> tuple[str, str]:
+    """The key in a URI that came along an edge, and the other job it belongs to, if any: one that this job ran as a
+    molecule hands references on."""
+    owner = uri[len(SCHEME) :].removeprefix(ARTIFACT_STORE + "/").partition("/")[0]
+    if owner == job_id or not JOB_ID.match(owner):
+        return own_key(param, uri, job_id), ""
+    return own_key(param, uri, owner), owner
 
 
 def own_key(param: str, uri: str, job_id: str) -> str:
@@ -184,18 +199,10 @@ def own_key(param: str, uri: str, job_id: str) -> str:
 
 
 def _step(value: Any, part: str, reference: str) -> Any:
-    """One part of a path further. Raises `InputError` with the reference, and what there is instead."""
-    if isinstance(value, dict):
-        if part not in value:
-            raise InputError(f"input {reference!r}: no {part!r}; there is {_some(list(value))}")
-        return value[part]
-    if isinstance(value, list):
-        if not (part.isascii() and part.isdigit()):
-            raise InputError(f"input {reference!r}: {part!r} is no index of an array of {len(value)}")
-        if int(part) >= len(value):
-            raise InputError(f"input {reference!r}: no index {part}; the array has {len(value)} items")
-        return value[int(part)]
-    raise InputError(f"input {reference!r}: no {part!r} in {_kind(value)}")
+    try:
+        return paths.step(value, part)
+    except paths.PathError as error:
+        raise InputError(f"input {reference!r}: {error}") from None
 
 
 def text_of(value: Any) -> str:
@@ -214,14 +221,10 @@ def content_of(value: Any) -> tuple[bytes, str]:
 
 def value_of(data: bytes, media_type: str, reference: str) -> Any:
     """The value an artifact holds: JSON, or the lines of a text. Raises `InputError`."""
-    if media_type == JSON:
-        try:
-            return _decode(data)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise InputError(f"input {reference!r}: the artifact is not JSON: {error}") from error
-    if media_type.startswith("text/"):
-        return data.decode("utf-8", "replace").removesuffix("\n").split("\n") if data else []
-    raise InputError(f"input {reference!r}: the artifact is {media_type}; only JSON and text can be opened")
+    try:
+        return paths.opened(data, media_type)
+    except paths.PathError as error:
+        raise InputError(f"input {reference!r}: {error}") from error
 
 
 def _decode_edge(edge: Inline, reference: str) -> Any:
@@ -229,16 +232,3 @@ def _decode_edge(edge: Inline, reference: str) -> Any:
         return _decode(edge.value)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"input {reference!r}: the data is not JSON: {error}") from error
-
-
-def _some(names: list[str]) -> str:
-    shown = ", ".join(repr(name[:40]) for name in names[:8])
-    return (shown or "nothing") + (", …" if len(names) > 8 else "")
-
-
-def _kind(value: Any) -> str:
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return "a boolean"
-    return "a string" if isinstance(value, str) else "a number"

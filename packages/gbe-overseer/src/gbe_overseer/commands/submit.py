@@ -31,7 +31,7 @@ def submit(
 
     async def work() -> int:
         from gbe_jobs_domain.documents import load_file
-        from gbe_jobs_domain.paths import located
+        from gbe_jobs_domain.locations import located
 
         definition = load_file(file, session.variables(var or []))
         settings = session.settings(context, nats)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gbe_jobs_domain.documents import load_document
-from gbe_jobs_domain.paths import located
+from gbe_jobs_domain.locations import located
 
 DOCUMENT = """
 name: paths
