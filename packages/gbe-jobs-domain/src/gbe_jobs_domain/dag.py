@@ -10,6 +10,7 @@ from typing import Final, Protocol
 
 import msgspec
 
+from gbe_jobs_domain.data_schemas import MAX_SCHEMA_BYTES
 from gbe_jobs_domain.definitions import (
     MAX_JOB_NAME,
     MAX_RETRIES,
@@ -175,6 +176,14 @@ def _value_problem(task: TaskOutline) -> str | None:
             _decode_retry(task.retry)
     except msgspec.DecodeError as error:
         return f"{field}: {error}"
+    # What is in a schema is the Operative's business; here it only has to be one, of a size that travels.
+    for field, schema in (("input_schema", task.input_schema), ("output_schema", task.output_schema)):
+        if schema is None:
+            continue
+        if not bytes(schema).startswith(b"{"):
+            return f"{field}: expected a JSON Schema, which is an object"
+        if len(bytes(schema)) > MAX_SCHEMA_BYTES:
+            return f"{field}: a schema of {len(bytes(schema)):,} bytes, the limit is {MAX_SCHEMA_BYTES:,}"
     return None
 
 

@@ -6,7 +6,7 @@ made strings. Documents as people write them are read by `documents.py`.
 
 from __future__ import annotations
 
-from typing import Annotated, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 from msgspec import Meta, Struct
 
@@ -26,7 +26,9 @@ Output: TypeAlias = str | dict[str, str] | None
 
 class TaskDefinition(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """One task. The Oracle reads `name`, `task_type`, `depends_on` and which tasks `input_from` names; everything else
-    is between the job's author and the Operative (mission document "ecumene roles")."""
+    is between the job's author and the Operative (mission document "ecumene roles").
+
+    `input_schema`, `output_schema`: JSON Schemas of the resolved params and of the data, see `data_schemas`."""
 
     name: TaskName
     task_type: TypeName
@@ -37,6 +39,8 @@ class TaskDefinition(Struct, frozen=True, omit_defaults=True, forbid_unknown_fie
     max_retries: Annotated[int, Meta(ge=0, le=MAX_RETRIES)] = 0
     retry: RetryPolicy | None = None
     on_lost: OnLost = OnLost.RERUN
+    input_schema: dict[str, Any] | None = None
+    output_schema: dict[str, Any] | None = None
 
 
 class JobDefinition(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -63,6 +67,8 @@ class TaskOutline(Struct, frozen=True, omit_defaults=True, gc=False):
     max_retries: int = 0
     retry: OptionalRaw = None
     on_lost: str = "rerun"
+    input_schema: OptionalRaw = None
+    output_schema: OptionalRaw = None
 
 
 class JobOutline(Struct, frozen=True):

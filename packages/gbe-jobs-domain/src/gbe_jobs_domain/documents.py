@@ -22,6 +22,7 @@ from gbe_jobs_domain.nodes import Unreadable
 from gbe_jobs_domain.parsing import parse, readable
 from gbe_jobs_domain.plain_json import decode_plain
 from gbe_jobs_domain.reader import Reader
+from gbe_jobs_domain.schema_files import SchemaFiles
 
 __all__ = [
     "MAX_DOCUMENT_BYTES",
@@ -68,8 +69,15 @@ def load_document(
     collector = Collector(source)
     whole = readable(text, collector, max_bytes)
     with _collection_paused():
-        inner = InnerDocuments(folder, max_bytes)
-        return _load(whole, Reader(collector, variables or {}, max_bytes, inner=inner, given_as=given_as))
+        reader = Reader(
+            collector,
+            variables or {},
+            max_bytes,
+            inner=InnerDocuments(folder, max_bytes),
+            schemas=SchemaFiles(folder),
+            given_as=given_as,
+        )
+        return _load(whole, reader)
 
 
 def load_file(

@@ -15,6 +15,8 @@ TASK_KEYS: Final = (
     "max_retries",
     "retry",
     "on_lost",
+    "input_schema",
+    "output_schema",
 )
 RETRY_KEYS: Final = ("delay", "factor", "max_delay")
 

@@ -77,6 +77,18 @@ class Broken:
 Node: TypeAlias = Scalar | Items | Entries | Broken
 
 
+def node_at(node: Node, path: tuple[str | int, ...]) -> Node:
+    """The node at a path, or the nearest one above it."""
+    for part in path:
+        if isinstance(node, Items) and isinstance(part, int) and part < len(node.items):
+            node = node.items[part]
+        elif isinstance(node, Entries) and isinstance(part, str) and part in node.entries:
+            node = node.entries[part][1]
+        else:
+            break
+    return node
+
+
 class Unreadable(Exception):
     """The text can't be parsed any further; the collector has the reason."""
 

@@ -152,6 +152,7 @@ class TaskQueued(Struct, frozen=True, omit_defaults=True):
     """`gbe.tasks.{task_type}.queue`: everything an Operative needs.
 
     `inputs`: the edge data of the upstream tasks that `input_from` names, unopened, by task name.
+    `input_schema`, `output_schema`: JSON Schemas that its resolved params and its data are to match.
     `journal_seq`: the journal record that dispatched the task (reading on from there answers "is it still wanted").
     `retry_count`: how many attempts failed as jobs of their own (a molecule's); what else fails, Operatives repeat by
     themselves. `lineage`: the registered molecules that the task's job was made of, the outermost first.
@@ -175,6 +176,8 @@ class TaskQueued(Struct, frozen=True, omit_defaults=True):
     definition_ref: Ref | None = None
     depth: Count = 0
     lineage: list[str] = []
+    input_schema: OptionalRaw = None
+    output_schema: OptionalRaw = None
 
 
 class TaskDispatch(Struct, frozen=True, omit_defaults=True):
@@ -198,6 +201,8 @@ class TaskDispatch(Struct, frozen=True, omit_defaults=True):
     definition_ref: Ref | None = None
     depth: int = 0
     lineage: list[str] = []
+    input_schema: OptionalRaw = None
+    output_schema: OptionalRaw = None
 
 
 class TaskEnded(Struct, frozen=True, omit_defaults=True):

@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from msgspec.structs import replace
 
@@ -17,8 +17,9 @@ from gbe_jobs_domain.errors import PathPart, quoted
 from gbe_jobs_domain.ids import DEFAULT_ORG, InvalidId, check_org_id, check_task_name, check_type_name
 from gbe_jobs_domain.inner import InnerDocument, InnerDocuments
 from gbe_jobs_domain.keys import IN_PARAMS, JOB, MOLECULE, RETRY_KEYS, SYNONYMS, Form
-from gbe_jobs_domain.nodes import Broken, Entries, Items, Kind, Node, Scalar
+from gbe_jobs_domain.nodes import Broken, Entries, Items, Kind, Node, Scalar, node_at
 from gbe_jobs_domain.payloads import OnLost, Param, RetryPolicy, SecretRef
+from gbe_jobs_domain.schema_files import SchemaFiles
 from gbe_jobs_domain.suggestions import Suggester
 from gbe_jobs_domain.variables import TEMPLATE, VARIABLE_NAME, VARIABLES, VariableError, refers, substitute
 
@@ -47,6 +48,7 @@ class Reader:
         limit: int,
         *,
         inner: InnerDocuments | None = None,
+        schemas: SchemaFiles | None = None,
         outermost: bool = True,
         given_as: str = "--var",
     ) -> None:
@@ -55,6 +57,7 @@ class Reader:
         self._inner = inner or InnerDocuments(None, limit)
         self._outermost = outermost
         self._given_as = given_as
+        self._schemas = schemas or SchemaFiles(None)
         self._substituted = 0
         self._limit = limit
         self._suggester = Suggester()
@@ -168,7 +171,7 @@ class Reader:
         tasks = [self._task(item, (key, i), i) for i, item in enumerate(node.items)]
         for problem in dag.check(tasks, self._suggester):
             path: Path = (key, problem.index, *problem.path) if problem.index >= 0 else (key,)
-            place = _at(node, (problem.index, *problem.path)) if problem.index >= 0 else node
+            place = node_at(node, (problem.index, *problem.path)) if problem.index >= 0 else node
             self._errors.on(place, path, problem.message, problem.hint)
         return tasks
 
@@ -197,9 +200,9 @@ class Reader:
         for name, message, hint in dag.output_problems(output, tasks, self._suggester):
             path = ("output", name) if name else ("output",)
             if refers(output if isinstance(output, str) else output[name]):
-                self._errors.on(_at(root, path), path, "variables are substituted in params only")
+                self._errors.on(node_at(root, path), path, "variables are substituted in params only")
             else:
-                self._errors.on(_at(root, path), path, message, hint)
+                self._errors.on(node_at(root, path), path, message, hint)
         return output
 
     # --- a task ----------------------------------------------------------------------------------
@@ -232,6 +235,8 @@ class Reader:
             max_retries=int(retries or 0),
             retry=self._retry(node, path),
             on_lost=self._on_lost(node, path),
+            input_schema=self._schema(node, "input_schema", path),
+            output_schema=self._schema(node, "output_schema", path),
         )
 
     def _depends_on(self, task: Entries, path: Path) -> list[str]:
@@ -311,7 +316,7 @@ class Reader:
         if source not in given or source in references:
             if source == molecules.PATH:
                 message = "a file is read where the job is submitted: its name can't come from a task"
-                self._errors.on(_at(task, ("input_from", source)), (*path, "input_from", source), message)
+                self._errors.on(node_at(task, ("input_from", source)), (*path, "input_from", source), message)
             return
         key, value = given[source]
         at = (*at, source)
@@ -431,6 +436,24 @@ class Reader:
             self._errors.on(node, (*path, "on_lost"), f"expected 'rerun' or 'fail', found {quoted(text)}", hint)
             return OnLost.RERUN
 
+    def _schema(self, task: Entries, key: str, path: Path) -> dict[str, Any] | None:
+        node = _value(task, key)
+        if node is None or isinstance(node, Broken):
+            return None
+        path = (*path, key)
+        if isinstance(node, Items) or (isinstance(node, Scalar) and node.kind is not Kind.STRING):
+            expected = "expected a JSON Schema (a mapping), or the name of a file that holds one"
+            self._errors.on(node, path, f"{expected}, found {_found(node)}")
+            return None
+        schema = self._schemas.read(node, self._errors, path)
+        if schema is None:
+            return None
+        self._substituted += schema.size
+        if self._substituted > self._limit:
+            self._errors.on(node, path, f"the schemas make the definition larger than {self._limit:,} bytes")
+        task.entries[key] = (task.entries[key][0], schema.node)  # what was in a file is in the document now
+        return schema.value
+
     # --- values ----------------------------------------------------------------------------------
 
     def _keys(self, node: Entries, path: Path, allowed: tuple[str, ...], reserved: frozenset[str]) -> set[str]:
@@ -539,18 +562,6 @@ def _form_of(root: Entries) -> Form:
 def _value(parent: Entries, key: str) -> Node | None:
     found = parent.entries.get(key)
     return found[1] if found else None
-
-
-def _at(node: Node, path: Path) -> Node:
-    """The node at a path, or the nearest one above it."""
-    for part in path:
-        if isinstance(node, Items) and isinstance(part, int) and part < len(node.items):
-            node = node.items[part]
-        elif isinstance(node, Entries) and isinstance(part, str) and part in node.entries:
-            node = node.entries[part][1]
-        else:
-            break
-    return node
 
 
 def _found(node: Node) -> str:

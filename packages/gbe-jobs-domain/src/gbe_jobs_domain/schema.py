@@ -197,12 +197,23 @@ def _task(form: Form) -> Schema:
             "enum": ["rerun", "fail"],
             "default": "rerun",
         },
+        "input_schema": _data_schema(
+            "of the params once they are resolved, those from input_from as the values they are"
+        ),
+        "output_schema": _data_schema("of the task's data"),
     }
     return {
         "type": "object",
         "properties": properties,
         "required": ["name", form.task_type],
         "additionalProperties": False,
+    }
+
+
+def _data_schema(what: str) -> Schema:
+    return {
+        "description": f"A JSON Schema {what}, or the name of a file that holds one, relative to the document.",
+        "anyOf": [{"type": "object", "additionalProperties": True}, {"type": "string", "minLength": 1}],
     }
 
 

@@ -18,6 +18,7 @@ from gbe_operative.controls import Controls
 from gbe_operative.core.backoff import retry_delay, seconds_text
 from gbe_operative.core.claim import GiveUp, Start, after_failure, after_hand_back, decide
 from gbe_operative.core.inputs import InputError
+from gbe_operative.edge_checks import check_after, check_before
 from gbe_operative.inputs import run_errands
 from gbe_operative.notes import Noted
 from gbe_operative.progress import AttemptProgress, hint, retry_message
@@ -255,11 +256,16 @@ class Attempt:
         try:
             inputs = self._lane.plan(task)
             execution = self._execution = self._lane.execution(task, self._attempt, inputs)
+            execution.start = self._starts
             if self._early_controls is not None:
                 execution.controls = self._early_controls
             await shop.insist(
                 "fetch inputs", lambda: run_errands(inputs, task, shop.artifacts, shop.settings.fetch_limit)
             )
+            refusal = await check_before(shop, task, execution, inputs)
+            if refusal is not None:
+                await self._conclude(execution, refusal)
+                return
         except (InputError, NexusError) as error:
             failure = Failed(error=str(error), kind=FailureKind.REJECTED)
             await self._conclude(self._execution or self._bare(), failure)
@@ -306,6 +312,7 @@ class Attempt:
             return
         if self._interrupt is Interrupt.STOP:
             await self._hand_back()
+            await self._shop.unspill(execution, None)
             return
         if self._interrupt is Interrupt.TIMEOUT:
             outcome = _interrupted(
@@ -346,13 +353,16 @@ class Attempt:
             outcome = masked(execution, result)
         else:
             outcome = Failed(error=f"the Operative returned {type(result).__name__}, not an outcome")
+        if isinstance(outcome, Completed) and self.task.output_schema is not None:
+            outcome, self._retryable = await check_after(self._shop, execution, outcome)
         if self._worth_another(outcome) and isinstance(outcome, Failed):
-            await self._retry(outcome)
+            await self._retry(execution, outcome)
             return
         outcome = await fitted(self._shop, execution, outcome)
         self.slot_freed = self._lane.end(1) > 0
         if await self._report(outcome):
             self.message.ack()
+            await self._shop.unspill(execution, outcome)
             await self._forget_note()
 
     async def _delegate(self, result: Delegated) -> None:
@@ -370,7 +380,7 @@ class Attempt:
             and self._attempt <= self.task.max_retries
         )
 
-    async def _retry(self, outcome: Failed) -> None:
+    async def _retry(self, execution: Execution, outcome: Failed) -> None:
         """Back to the queue, not before the back-off is over."""
         note = after_failure(self._noted.note, self._starts, outcome.error[:ERROR_NOTE])
         try:
@@ -384,6 +394,7 @@ class Attempt:
         text = f"attempt {self._attempt} failed, next in {seconds_text(delay)}: {outcome.error[:ERROR_NOTE]}"
         self._shop.metrics.counter("attempts_failed").add()
         self.message.nak(delay)
+        await self._shop.unspill(execution, None)
         body = retry_message(self._shop.worker, self.task, self._attempt, text)
         hint(self._shop.transport, self.task.task_type, body)
 

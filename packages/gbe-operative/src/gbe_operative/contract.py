@@ -121,6 +121,8 @@ class Execution:
         "params",
         "progress_state",
         "refs",
+        "spilled",
+        "start",
         "task",
     )
 
@@ -137,6 +139,8 @@ class Execution:
         self.task = task
         self.attempt = attempt
         """From 1; counts the failed attempts before it."""
+        self.start = attempt
+        """Which start of the task this is, from 1: more than `attempt` where earlier ones were lost or handed back."""
         self.params = params
         """Static params, secrets and what came along the edges, resolved, in this order of precedence."""
         self.refs = refs
@@ -149,6 +153,8 @@ class Execution:
         """Replaces this task's secrets, where it has any."""
         self.progress_state: object = None
         """The host's: what it remembers of this attempt's progress."""
+        self.spilled: list[str] | None = None
+        """The host's: keys of what was spilled."""
         self._cancelled: asyncio.Event | None = None
         self._when_cancelled: Callable[[], None] | None = None
         self._controls: Controls | None = None

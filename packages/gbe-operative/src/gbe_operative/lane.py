@@ -125,7 +125,7 @@ class Lane:
         try:
             inputs = self.plan(task)
             execution = self.execution(task, 1, inputs)
-            if inputs.errands:
+            if inputs.errands or task.input_schema is not None or task.output_schema is not None:
                 self._new_attempt(message, task).prepare()
                 return
         except InputError as error:

@@ -277,6 +277,23 @@ def _hands_on(message: Outgoing) -> bool:
     return b"store://" in message.payload or b'"kind":"ref"' in message.payload
 
 
+def too_large(message: Outgoing, limit: int) -> str:
+    """Why no bus takes the queue message: which task, what of it is the largest part, and how large all may be."""
+    task = _dispatch.decode(message.payload).data
+    parts = {
+        "params": len(bytes(task.params or b"")),
+        "input_from": len(_encode(task.input_from)),
+        "inputs": len(_encode(task.inputs)),
+        "input_schema": len(bytes(task.input_schema or b"")),
+        "output_schema": len(bytes(task.output_schema or b"")),
+    }
+    part = max(parts, key=lambda name: parts[name])
+    return (
+        f"task {task.task_name!r}: {part} of {parts[part]:,} bytes in a message of {len(message.payload):,}, "
+        f"the limit is {limit:,}; store large values and pass references (params named *_ref)"
+    )
+
+
 def _terminal(report: TaskEnded) -> Outgoing:
     event_id = f"{report.task_id}:{report.attempt}:terminal"
     return Outgoing(subjects.terminal(report.task_type), encode_payload(event_id, report), event_id)

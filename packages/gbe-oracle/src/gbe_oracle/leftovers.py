@@ -1,9 +1,10 @@
-"""Artifacts of jobs that nobody remembers any more: a job's artifacts go with its history."""
+"""Artifacts that nobody needs any more: a job's go with its history, and what that doesn't refer to goes before."""
 
 from __future__ import annotations
 
 import logging
 import re
+from collections import defaultdict
 
 from msgspec import DecodeError, json
 
@@ -11,6 +12,7 @@ from gbe_jobs_domain import subjects
 from gbe_jobs_domain.ids import JOB_ID, ulid_time
 from gbe_jobs_domain.records import ParentRecord
 from gbe_nexus import ArtifactStore, IntegrityError, Journal, NotFound, PayloadTooLarge, now_ms
+from gbe_oracle.unreferenced import Unreferenced
 
 log = logging.getLogger("gbe.oracle")
 
@@ -22,6 +24,12 @@ AT_ONCE = 200
 GENERATIONS = 64
 """Parents of parents that are asked for."""
 
+TIDY_AFTER = 600.0
+"""Seconds after its end for which a job keeps what its history doesn't refer to: its attempts may still clean up."""
+ABANDONED_EVERY = 6 * 3600.0
+ABANDONED_AGE = 24 * 3600.0
+"""Seconds since its last byte after which a put is taken to be over: its process is dead."""
+
 _parent = json.Decoder(ParentRecord).decode
 _ULID = re.compile(r"job_[0-9A-HJKMNP-TV-Z]{26}\Z")
 
@@ -29,17 +37,29 @@ _ULID = re.compile(r"job_[0-9A-HJKMNP-TV-Z]{26}\Z")
 class Leftovers:
     """Finds and deletes them, some at each call. Several Oracles may do so at once."""
 
-    def __init__(self, artifacts: ArtifactStore, journal: Journal, history: Journal, *, history_age: float) -> None:
+    def __init__(
+        self,
+        artifacts: ArtifactStore,
+        journal: Journal,
+        history: Journal,
+        *,
+        history_age: float,
+        tidy_after: float = TIDY_AFTER,
+    ) -> None:
         self._artifacts = artifacts
         self._journal = journal
         self._history = history
         self._history_age = history_age
         self._unknown_since: dict[str, float] = {}
         self._remembered_at: dict[str, float] = {}
+        self._unreferenced = Unreferenced(artifacts, history, after=tidy_after)
+        self._next_abandoned = 0.0
 
     async def sweep(self, now: float) -> int:
         """One round at loop time `now`; returns how many jobs' artifacts were deleted. Raises `NexusError`."""
-        owners = {key.split("/", 1)[0] for key in await self._artifacts.keys()}
+        owners: defaultdict[str, list[str]] = defaultdict(list)
+        for key in await self._artifacts.keys():
+            owners[key.split("/", 1)[0]].append(key)
         self._unknown_since = {job: since for job, since in self._unknown_since.items() if job in owners}
         deleted = 0
         self._remembered_at = {job: at for job, at in self._remembered_at.items() if job in owners}
@@ -54,6 +74,12 @@ class Leftovers:
                 await self._artifacts.delete_prefix(job + "/")
                 del self._unknown_since[job]
                 deleted += 1
+                del owners[job]
+        await self._unreferenced.sweep({job: keys for job, keys in owners.items() if JOB_ID.match(job)})
+        if now >= self._next_abandoned:
+            self._next_abandoned = now + ABANDONED_EVERY
+            if count := await self._artifacts.discard_abandoned(ABANDONED_AGE):
+                log.info("deleted what %d puts left that came to no end", count)
         if deleted:
             log.info("deleted the artifacts of %d jobs that are no longer in the history", deleted)
         return deleted

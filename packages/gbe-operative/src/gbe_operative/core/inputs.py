@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
+from msgspec import Raw
 
 from gbe_jobs_domain import paths
 from gbe_jobs_domain.edges import ARTIFACT_STORE, Inline, Ref
@@ -48,6 +49,15 @@ class Fetch:
     reference: str
     ref: Ref
     path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Confirm:
+    """The param gets that reference, if what it refers to is still what was handed on."""
+
+    param: str
+    reference: str
+    ref: Ref
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,23 +99,27 @@ class Present:
     ref: Ref
 
 
-Errand = Fetch | Store | LookUp | Open | Present
+Errand = Fetch | Confirm | Store | LookUp | Open | Present
 
 
 @dataclass(slots=True)
 class Inputs:
-    """Params as far as they are made, and what is left to do for the others."""
+    """Params as far as they are made, and what is left to do for the others.
+
+    `values`: what came along edges, as the values they were there, where somebody wants to check them.
+    """
 
     params: dict[str, str]
     refs: dict[str, Ref] = field(default_factory=dict)
     secrets: list[str] = field(default_factory=list)
     errands: list[Errand] = field(default_factory=list)
+    values: dict[str, Any] | None = None
 
 
 def plan_inputs(task: TaskQueued, secret: Callable[[str], str | None]) -> Inputs:
     """All params that can be made at once, and the errands for the others. Raises `InputError`."""
     params: dict[str, str] = {}
-    inputs = Inputs(params)
+    inputs = Inputs(params, values={} if declared(task.input_schema) else None)
     references = task.input_from
     for name, value in task.params.items():
         if name in references:
@@ -139,8 +153,7 @@ def _plan_references(task: TaskQueued, inputs: Inputs) -> None:
                 if edge.media_type == JSON:
                     inputs.errands.append(Present(param, reference, edge))
                 else:
-                    inputs.params[param] = edge.uri
-                    inputs.refs[param] = edge
+                    inputs.errands.append(Confirm(param, reference, edge))
             else:
                 inputs.errands.append(Fetch(param, reference, edge, path))
             continue
@@ -171,12 +184,20 @@ def take(inputs: Inputs, job_id: str, param: str, value: Any, path: str, referen
 
 def give(inputs: Inputs, job_id: str, param: str, value: Any) -> None:
     """Make the param of a value, or plan the errand that makes it."""
-    if not param.endswith(REF):
-        inputs.params[param] = text_of(value)
-    elif isinstance(value, str) and value.startswith(SCHEME):
+    if param.endswith(REF) and isinstance(value, str) and value.startswith(SCHEME):
         inputs.errands.append(LookUp(param, *_key_and_owner(param, value, job_id)))
-    else:
+        return
+    if inputs.values is not None:
+        inputs.values[param] = value
+    if param.endswith(REF):
         inputs.errands.append(Store(param, *content_of(value)))
+    else:
+        inputs.params[param] = text_of(value)
+
+
+def declared(schema: Raw | None) -> bytes | None:
+    """A schema that a task declares."""
+    return None if schema is None or bytes(schema) == b"null" else bytes(schema)
 
 
 def _key_and_owner(param: str, uri: str, job_id: str) -> tuple[str, str]:

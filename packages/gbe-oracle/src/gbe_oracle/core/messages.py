@@ -69,6 +69,8 @@ def dispatch(job: Job, index: int, inputs: Mapping[str, Raw], seq: int) -> TaskD
         journal_seq=seq,
         depth=spec.depth,
         lineage=spec.lineage,
+        input_schema=task.input_schema,
+        output_schema=task.output_schema,
     )
 
 
