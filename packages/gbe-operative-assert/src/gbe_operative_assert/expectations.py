@@ -70,6 +70,8 @@ def expected_of(params: Mapping[str, str]) -> Expected:
         except BadExpectation as error:
             raise _rejected(f"param {param!r}: {error}") from error
         outputs.append(expectation)
+    order = list(STREAM_PARAMS.values())  # that of the params says nothing: they come sorted
+    outputs.sort(key=lambda each: order.index((each.stream, each.match)))
     return Expected(_exit_code(params.get(EXIT_CODE, "0")), tuple(outputs))
 
 
