@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.gbe_cli import EXAMPLES, Cli
+from tests.integration.gbe_cli import EXAMPLES, Cli, finish, wait_for_text
 
 pytestmark = pytest.mark.server
 
@@ -58,3 +58,16 @@ def test_an_app_that_is_not_there(cli: Cli) -> None:
     done = cli.run("run", "--app", "image_taks", "image-batch.yaml")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "there is no module 'image_taks', neither in" in done.stderr
+
+
+def test_up_serves_an_app_to_those_who_submit(cli: Cli, tmp_path: Path) -> None:
+    log = tmp_path / "up.log"
+    served = "draw-image,resize-image:1,contact-sheet,summarise-image,shell"
+    up = cli.start("up", "--data", str(tmp_path / "data"), "--app", "image_tasks", "--handles", served, output=log)
+    try:
+        wait_for_text(log, "is up")
+        done = cli.run("submit", "image-batch.yaml", "--wait", "--json")
+        assert done.returncode == 0, done.stderr + log.read_text()
+        assert tasks(done.stdout)["check"]["output"] == ["sheet of 60x105 pixels"]
+    finally:
+        assert finish(up) == 0

@@ -13,12 +13,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from gbe_jobs_domain.canonical import check_definition, decode_definition, encode_definition
 from gbe_jobs_domain.collector import Collector
 from gbe_jobs_domain.definitions import JobDefinition
 from gbe_jobs_domain.errors import DefinitionError, DefinitionErrors
 from gbe_jobs_domain.inner import InnerDocuments
-from gbe_jobs_domain.nodes import Unreadable
+from gbe_jobs_domain.nodes import Kind, Scalar, Unreadable
 from gbe_jobs_domain.parsing import parse, readable
 from gbe_jobs_domain.plain_json import decode_plain
 from gbe_jobs_domain.reader import Reader
@@ -29,11 +31,13 @@ __all__ = [
     "DefinitionError",
     "DefinitionErrors",
     "Document",
+    "MoleculeFile",
     "check_definition",
     "decode_definition",
     "encode_definition",
     "load_document",
     "load_file",
+    "load_molecule",
 ]
 
 MAX_DOCUMENT_BYTES: Final = 16 << 20
@@ -96,6 +100,30 @@ def load_file(
         raise DefinitionErrors([DefinitionError(source, 0, 0, "", f"can't be read: {reason}")]) from None
     folder = Path(path).parent
     return load_document(text, source=source, variables=variables, max_bytes=max_bytes, folder=folder).definition
+
+
+@dataclass(frozen=True, slots=True)
+class MoleculeFile:
+    """A molecule to be registered: its document, as it is written, or with the files put in that it names."""
+
+    definition: JobDefinition
+    text: bytes
+
+
+def load_molecule(path: str | Path) -> MoleculeFile:
+    """Load a molecule's document from a file, to be kept. Raises `DefinitionErrors`."""
+    source = str(path)
+    collector = Collector(source)
+    inner = InnerDocuments(Path(path).parent, MAX_DOCUMENT_BYTES)
+    found = inner.file(Path(path).name, Scalar("", Kind.STRING, 0, 0), collector, ())
+    if found is None or collector:
+        raise collector.all()
+    if found.with_files:
+        return MoleculeFile(found.definition, msgspec.json.format(found.text.encode(), indent=2) + b"\n")
+    try:
+        return MoleculeFile(found.definition, Path(path).read_bytes())
+    except OSError as error:
+        raise DefinitionErrors([DefinitionError(source, 0, 0, "", f"can't be read: {error.strerror}")]) from None
 
 
 def _load(text: str, reader: Reader) -> Document:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from gbe_jobs_domain.collector import Collector, Nested, Placing
+from gbe_jobs_domain.definitions import JobDefinition
 from gbe_jobs_domain.errors import DefinitionErrors, PathPart, quoted
 from gbe_jobs_domain.molecules import MAX_BYTES, MAX_DEPTH
 from gbe_jobs_domain.nodes import Block, Broken, Entries, Items, Kind, Node, Scalar, Unreadable
@@ -27,12 +28,15 @@ AtPath = tuple[PathPart, ...]
 
 @dataclass(frozen=True, slots=True)
 class InnerDocument:
-    """A molecule that was loaded. `height`: how many levels of molecules are within it."""
+    """A molecule that was loaded. `height`: how many levels of molecules are within it; `with_files`: whether it, or
+    one of those, names files, which were put in; `text`: the whole as JSON."""
 
     root: Node
     variables: frozenset[str]
     height: int
+    with_files: bool
     text: str
+    definition: JobDefinition
 
 
 class InnerDocuments:
@@ -127,7 +131,7 @@ class InnerDocuments:
             hint = "register it and use molecule_ref, or pass large values along edges"
             collector.on(at, path, f"with everything in it, a molecule larger than {MAX_BYTES:,} bytes", hint)
             return None
-        return InnerDocument(root, frozenset(reader.variables), reader.height, text)
+        return InnerDocument(root, frozenset(reader.variables), reader.height, reader.with_files, text, definition)
 
 
 def _shown(file: Path) -> str:

@@ -60,11 +60,31 @@ def task_types(definition: JobDefinition) -> set[str] | None:
     return found
 
 
+def references(definition: JobDefinition) -> list[str]:
+    """The registered molecules that a job's tasks name, those within its molecules included; not what comes along
+    edges or is in variables."""
+    found: dict[str, None] = {}
+    for task in definition.tasks:
+        if task.task_type != TASK_TYPE:
+            continue
+        reference, text = task.params.get(REFERENCE), task.params.get(DOCUMENT)
+        if isinstance(reference, str) and parse_reference(reference) and REFERENCE not in task.input_from:
+            found[reference] = None
+        if isinstance(text, str) and (inner := _within(text)) is not None:
+            found.update(dict.fromkeys(references(inner)))
+    return list(found)
+
+
 def _types_within(text: str) -> set[str] | None:
+    inner = _within(text)
+    return None if inner is None else task_types(inner)
+
+
+def _within(text: str) -> JobDefinition | None:
     from gbe_jobs_domain.documents import load_document  # which reads molecules
 
     try:
-        return task_types(load_document(text, source=DOCUMENT).definition)
+        return load_document(text, source=DOCUMENT).definition
     except ValueError:
         return None
 

@@ -65,6 +65,8 @@ class Reader:
         self.variables: dict[str, str] = {}
         self.height = 0
         """Levels of molecules within molecules that were found in it."""
+        self.with_files = False
+        """Whether one of them is a file."""
 
     def read(self, root: Node | None) -> JobDefinition | None:
         """The definition; None where there are errors."""
@@ -83,9 +85,9 @@ class Reader:
         job_type = self._checked(root, "job_type", (), check_type_name) or slug(name)
         org = self._checked(root, "org", (), check_org_id) or DEFAULT_ORG
         tasks = self._tasks(root, meant)
+        output = self._output(root, tasks)
         if self.variables:
             tasks = [self._with_variables(task) for task in tasks]
-        output = self._output(root, tasks)
         if self._errors:
             return None
         return JobDefinition(name=name, job_type=job_type, tasks=tasks, org=org, output=output)
@@ -331,6 +333,7 @@ class Reader:
         if inner is None:
             return
         self.height = max(self.height, inner.height + 1)
+        self.with_files |= inner.with_files or source == molecules.PATH
         params[molecules.DOCUMENT] = inner.text
         if isinstance(node, Entries):
             del node.entries[source]

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from gbe_jobs_domain import subjects
 from gbe_jobs_domain.definitions import JobDefinition
-from gbe_jobs_domain.molecules import REFERENCE
+from gbe_jobs_domain.molecules import MAX_BYTES, REFERENCE
 from gbe_nexus import NexusError, StateStore
 from gbe_operative.contract import Delegated, Execution, Operative, OperativeContext, Result
 from gbe_operative_molecule.local import LocalOperatives, run_locally
@@ -104,7 +104,13 @@ class MoleculeOperative(Operative):
         task = execution.task
         text: str | bytes = found.given
         source, lineage = "molecule", list(task.lineage)
-        if found.source == REFERENCE:
+        if (ref := execution.refs.get(found.source)) is not None:
+            # What came along an edge, or was stored by this job: the document itself.
+            try:
+                text = await insist("read a molecule", lambda: execution.artifacts.read(ref.key, limit=MAX_BYTES))
+            except NexusError as error:
+                raise rejected(f"param {REFERENCE!r}: {error}") from error
+        elif found.source == REFERENCE:
             registry = Registry(await self._molecules())
             try:
                 registered = await insist("read the registry", lambda: registry.find(found.given, found.child))

@@ -65,9 +65,10 @@ async def submit_child(
         again = Raw(encode(replace(task, retry_count=attempt)))
         room -= len(bytes(again))
         if room < 0:
+            size, most = len(bytes(again)), limit - _ENVELOPE
             raise rejected(
-                f"max_retries: inputs and params of a molecule that is to be repeated have at most {limit - _ENVELOPE:,} "
-                f"bytes in all, these have {len(bytes(again)):,}; pass large ones by reference (a param named *_ref)"
+                f"max_retries: inputs and params of {size:,} bytes are too large for a molecule that is to be repeated "
+                f"(limit {most:,} bytes); pass large ones by reference (a param named *_ref)"
             )
     body = encode_definition(definition)
     inline: Raw | None = Raw(body)

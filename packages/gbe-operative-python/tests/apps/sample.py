@@ -246,6 +246,13 @@ def spoil(what: str) -> int:
 
 
 @app.task
+async def busy(seconds: float) -> float:
+    """For a while."""
+    await asyncio.sleep(seconds)
+    return seconds
+
+
+@app.task
 async def meet(own: Path, others: Path) -> None:
     """Until four of them are there."""
     own.write_text(str(os.getpid()))

@@ -43,20 +43,33 @@ def report(view: JobView, now: int, *, seen: bool = False) -> Iterator[str]:
         yield f"  waiting: {one_line(text)}"
     shown = _most_telling(view.tasks)
     for task in shown:
-        yield from _task(view, task, now)
+        yield from _unfolded(view, task, now, "")
     if len(shown) < len(view.tasks):
         yield f"  … and {len(view.tasks) - len(shown):,} more tasks (gbe show {view.job_id} --json has all)"
+
+
+def _unfolded(view: JobView, task: TaskView, now: int, indent: str) -> Iterator[str]:
+    """A task, and below it those it consists of."""
+    for line in _task(view, task, now):
+        yield indent + line
+    if task.child is not None:
+        shown = _most_telling(task.child.tasks)
+        for inner in shown:
+            yield from _unfolded(task.child, inner, now, indent + "  ")
+        if len(shown) < len(task.child.tasks):
+            left = len(task.child.tasks) - len(shown)
+            yield f"{indent}    … and {left:,} more tasks (gbe show {task.child.job_id} --json has all)"
 
 
 def _results(view: JobView, now: int) -> Iterator[str]:
     if view.error and not view.failed_task:  # cut off, perhaps, where the terminal ends
         yield headline(view, now)
-    for task in view.tasks:
+    for task in view.unfolded():
         first, *written = _task(view, task, now)
         if task.state is TaskState.FAILED:
-            yield first.removeprefix("  ")
+            yield task.above + first.removeprefix("  ")
         elif written:
-            yield task.name
+            yield task.title
         for line in written:
             yield line.removeprefix("  ")
 

@@ -43,11 +43,11 @@ def run(
             help="What to serve, as gbe-operative --handles (default: each task type by the plug-in of its name)",
         ),
     ] = None,
+    app: App = None,
     junit: Annotated[
         Path | None,
         typer.Option("--junit", metavar="FILE", help="Write a test report as CI systems read it (JUnit XML)"),
     ] = None,
-    app: App = None,
     nats: Nats = None,
 ) -> None:
     """Run one job to its end. Brings a server, an Oracle and Operatives unless --nats or GBE_NATS_URL names a bus."""

@@ -102,7 +102,7 @@ class LocalEcumene(Role):
         ]
         if self._handles:
             # Whoever dies here is started again at once, so what it held need not wait for long.
-            own = {"GBE_ACK_WAIT": os.environ.get("GBE_ACK_WAIT") or f"{LEASE:g}"}
+            own = {"GBE_APP": "", "GBE_ACK_WAIT": os.environ.get("GBE_ACK_WAIT") or f"{LEASE:g}"}
             if self._stop_grace is not None:
                 own["GBE_STOP_GRACE"] = f"{self._stop_grace:g}"
             app = () if self._app is None else ("--app", self._app)

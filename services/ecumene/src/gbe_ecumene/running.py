@@ -126,7 +126,12 @@ async def embedded(
     logs.mkdir()
     # When it is stopped, the job is over, or nobody is left who would want its tasks.
     ecumene = LocalEcumene(
-        data=place / "data", handles=handles, app=app, logs=logs, stop_grace=0.5, operative_variables=variables
+        data=place / "data",
+        handles=handles,
+        app=app,
+        logs=logs,
+        stop_grace=0.5,
+        operative_variables=variables,
     )
     starting = asyncio.ensure_future(ecumene.start())
     try:

@@ -11,6 +11,7 @@ from typing import Any
 from msgspec import json
 
 from gbe_jobs_domain.documents import load_document
+from gbe_jobs_domain.edges import Ref
 from gbe_jobs_domain.outcomes import Completed, Failed, TaskOutcome
 from gbe_jobs_domain.payloads import JobSummary, TaskQueued
 from gbe_nexus import Transport
@@ -108,7 +109,7 @@ class Ecumene:
         outcome = await self.outcome(summary, name)
         assert isinstance(outcome, Completed), outcome
         assert outcome.data is not None
-        if hasattr(outcome.data, "uri"):
+        if isinstance(outcome.data, Ref):
             return json.decode(await self.client.fetch(outcome.data))
         return outcome.data.decoded()
 

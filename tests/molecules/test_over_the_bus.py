@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from gbe_jobs_domain.edges import Inline
 from gbe_jobs_domain.ids import child_job_id, task_id
 from gbe_jobs_domain.outcomes import FailureKind
 from gbe_nexus import Transport
 from gbe_operative.mock import Behaviour
 from gbe_oracle.oracle import BusOracle
-
-from .ecumene import PATIENCE, Ecumene
+from tests.molecules.ecumene import PATIENCE, Ecumene
 
 GREET = """
 name: outer
@@ -87,15 +87,16 @@ class TestFailure:
             assert (summary.state, summary.error, summary.failed_task) == ("failed", "boom", "n0")
             failed = await ecumene.failure(summary, "n0")
             assert (failed.error, failed.exit_code, failed.kind) == ("boom", 7, FailureKind.ERROR)
-            assert failed.data is not None
-            assert failed.data.decoded()["failed_step"] == "n1.n2.boom"  # type: ignore[union-attr]
+            assert isinstance(failed.data, Inline)
+            assert failed.data.decoded()["failed_step"] == "n1.n2.boom"
 
     async def test_the_innermost_job_is_named(self, bus: Transport, oracle: BusOracle) -> None:
         boom = {"boom": Behaviour(fail_times=9)}
         async with Ecumene.on(bus, boom) as ecumene:
             summary = await ecumene.run(nested(2, "{name: boom, operative: mock}"))
             failed = await ecumene.failure(summary, "n0")
-            where = failed.data.decoded()  # type: ignore[union-attr]
+            assert isinstance(failed.data, Inline)
+            where = failed.data.decoded()
             inner = await ecumene.client.summary(where["job_id"])
             assert inner is not None
             assert inner.failed_task == "boom"
@@ -229,7 +230,9 @@ async def test_a_redelivered_task_goes_on_with_the_same_job(bus: Transport, orac
 
 async def test_five_hundred_steps(bus: Transport, oracle: BusOracle) -> None:
     steps = ", ".join(f"{{name: s{n}, operative: mock}}" for n in range(500))
-    document = f"{{name: o, tasks: [{{name: m, task_type: molecule, params: {{molecule: {{molecule: m, steps: [{steps}]}}}}}}]}}"
+    document = (
+        f"name: o\ntasks: [{{name: m, task_type: molecule, params: {{molecule: {{molecule: m, steps: [{steps}]}}}}}}]"
+    )
     async with Ecumene.on(bus) as ecumene:
         summary = await ecumene.run(document)
         assert summary.state == "completed", summary.error
