@@ -900,12 +900,14 @@ async def test_a_field_is_opened_where_its_reference_stands_in(hall: Hall) -> No
     artifacts = await hall.transport.artifact_store(ARTIFACT_STORE)
     text = await artifacts.put(f"{hall.job_id}/t", b"a\nb\n", media_type="text/plain")
     value = await artifacts.put(f"{hall.job_id}/j", b'{"n":[1,2]}', media_type="application/json")
-    uris = {"text_ref": f"store://{text.store}/{text.key}", "json_ref": f"store://{value.store}/{value.key}"}
-    wiring = {"T": "up.text", "J": "up.json", "N": "up.json.n.1", "n_ref": "up.json.n"}
+    xml = await artifacts.put(f"{hall.job_id}/x", b"<x/>", media_type="application/xml; charset=utf-8")
+    stored = {"text_ref": text, "json_ref": value, "xml_ref": xml}
+    uris = {name: f"store://{artifact.store}/{artifact.key}" for name, artifact in stored.items()}
+    wiring = {"T": "up.text", "X": "up.xml", "J": "up.json", "N": "up.json.n.1", "n_ref": "up.json.n"}
     await hall.queue(hall.task(input_from=wiring, inputs={"up": inline(uris)}))
     await hall.ends()
     params = seen[0].params
-    assert (params["T"], params["J"], params["N"]) == ("a\nb\n", '{"n":[1,2]}', "2")
+    assert (params["T"], params["X"], params["J"], params["N"]) == ("a\nb\n", "<x/>", '{"n":[1,2]}', "2")
     assert await artifacts.read(seen[0].refs["n_ref"].key, limit=100) == b"[1,2]"
 
 

@@ -50,6 +50,15 @@ class OperativeSettings(BusSettings, frozen=True, kw_only=True):
     fetch_limit: Annotated[
         int, msgspec.Meta(ge=1024), Setting("Bytes of the largest artifact that input_from may open")
     ] = 64 << 20
+    data_limit: Annotated[
+        int, msgspec.Meta(ge=1024), Setting("Bytes of the largest data that a task hands on as a value")
+    ] = 64 << 20
+    artifact_limit: Annotated[
+        int, msgspec.Meta(ge=1024), Setting("Bytes of the largest artifact that a task stores")
+    ] = 4 << 30
+    check_limit: Annotated[
+        float, msgspec.Meta(gt=0, le=3600), Setting("Seconds that matching data against a schema may take")
+    ] = 10.0
     stop_grace: Annotated[
         float, msgspec.Meta(ge=0, le=86_400), Setting("Seconds that running tasks may go on after TERM")
     ] = 10.0
@@ -97,6 +106,9 @@ async def make_worker(settings: OperativeSettings) -> Worker:
             crash_budget=settings.crash_budget,
             inline_limit=settings.inline_limit,
             fetch_limit=settings.fetch_limit,
+            data_limit=settings.data_limit,
+            artifact_limit=settings.artifact_limit,
+            check_limit=settings.check_limit,
             stop_grace=settings.stop_grace,
             work_root=settings.work_root,
         ),

@@ -26,6 +26,7 @@ from gbe_operative.contract import Interrupt, Operative, OperativeContext, Opera
 from gbe_operative.lane import Lane
 from gbe_operative.leases import Leases
 from gbe_operative.notes import Notes
+from gbe_operative.schema_checks import SchemaChecks
 from gbe_operative.secrets import Secrets
 from gbe_operative.settings import WorkerSettings
 from gbe_operative.standing import Standing
@@ -116,6 +117,8 @@ class Worker(BusRole):
         artifacts = await transport.artifact_store(ARTIFACT_STORE)
         if self._shop is None:
             work_dirs = WorkDirs(settings.work_root)
+            checks = SchemaChecks(settings.check_limit)
+            self.on_stop(checks.close)
             self._shop = Workshop(
                 transport=transport,
                 worker=self.identity,
@@ -126,6 +129,7 @@ class Worker(BusRole):
                 wishes=Wishes(journal),
                 leases=Leases(settings.ack_wait, self._on_beat, self._standing.doubt),
                 work_dirs=work_dirs,
+                checks=checks,
                 metrics=self.metrics,
             )
             self.on_stop(work_dirs.close)

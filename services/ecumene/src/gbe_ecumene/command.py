@@ -44,6 +44,10 @@ def run(
         ),
     ] = None,
     app: App = None,
+    junit: Annotated[
+        Path | None,
+        typer.Option("--junit", metavar="FILE", help="Write a test report as CI systems read it (JUnit XML)"),
+    ] = None,
     nats: Nats = None,
 ) -> None:
     """Run one job to its end. Brings a server, an Oracle and Operatives unless --nats or GBE_NATS_URL names a bus."""
@@ -56,11 +60,13 @@ def run(
         return await run_job(
             definition,
             session.settings(context, nats),
+            folder=file.parent,
             operatives=operatives,
             app=app,
             in_memory=transport is TransportKind.MEMORY,
             json=json,
             quiet=quiet,
+            junit=junit,
         )
 
     session.run(work)

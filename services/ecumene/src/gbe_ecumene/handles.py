@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from gbe_jobs_domain.definitions import JobDefinition
+from gbe_jobs_domain.molecules import task_types
 from gbe_operative.apps import load_app
 from gbe_operative.contract import Operative
 from gbe_operative.core.handles import DEFAULT_OF_TYPE, InvalidHandles, parse_handles
@@ -19,10 +20,13 @@ def handles_for(definition: JobDefinition, wanted: str | None, own: Collection[s
 
     A type is served by the plug-in of the same name, unless `wanted` (as `--handles` has it) says otherwise; `own` are
     types of an app (`--app`), which come first. Types that nothing serves are left: the job waits for them, and whoever
-    looks on is told.
+    looks on is told. What the steps of molecules need is known where their documents came along; with registered ones
+    everything is served that is installed.
     """
     served = {} if wanted is None else checked(wanted, own)
-    types = {task.task_type for task in definition.tasks}
+    types = task_types(definition)
+    if types is None:
+        types = (set(installed()) - {ONLY_FOR_TESTS}) | {task.task_type for task in definition.tasks}
     missing = types - served.keys()
     return ",".join([*served.values(), *sorted(missing & {*installed(), *own})])
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
@@ -31,6 +32,7 @@ class LocalEcumene(Role):
     `data`: where the server keeps everything; None = a temporary directory, gone at the stop. `handles`: what the
     Operative serves (empty: none is started), `app` its `--app`. `logs`: a directory for the children's logs, else
     stderr. `stop_grace`: seconds the Operative gives running tasks at a stop; None = as its settings say.
+    `operative_variables`: what its environment has besides.
     """
 
     name: ClassVar[str] = "ecumene"
@@ -44,6 +46,7 @@ class LocalEcumene(Role):
         port: int = 0,
         logs: Path | None = None,
         stop_grace: float | None = None,
+        operative_variables: Mapping[str, str] | None = None,
         on_event: OnEvent | None = None,
     ) -> None:
         super().__init__()
@@ -54,6 +57,7 @@ class LocalEcumene(Role):
         self._app = app
         self._logs = logs
         self._stop_grace = stop_grace
+        self._operative_variables = dict(operative_variables or {})
         self._on_event = on_event
         self._supervisor: ProcessSupervisor | None = None
 
@@ -103,7 +107,8 @@ class LocalEcumene(Role):
                 own["GBE_STOP_GRACE"] = f"{self._stop_grace:g}"
             app = () if self._app is None else ("--app", self._app)
             command = (sys.executable, "-m", "gbe_operative.command", "--handles", self._handles, *app)
-            children.append(ChildSpec("operative", command, environment | own, log_file=self._log("operative")))
+            variables = environment | self._operative_variables | own
+            children.append(ChildSpec("operative", command, variables, log_file=self._log("operative")))
         return children
 
     def _log(self, name: str) -> Path | None:
