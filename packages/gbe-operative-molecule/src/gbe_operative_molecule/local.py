@@ -301,8 +301,8 @@ class _Run:
 
 
 async def _interrupted(execution: Execution, work: asyncio.Future[Result]) -> None:
-    if execution.watched is not None:
-        execution.watched.set()
+    if execution.watched:
+        execution.cancel()
         await asyncio.wait({work}, timeout=GRACE)
     if not work.done():
         work.cancel()
