@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 from gbe_nexus import NexusError, now_ms
@@ -41,8 +42,18 @@ class Gate:
     """Everything together. `start` first."""
 
     def __init__(
-        self, *, index: Index, scenarios: Scenarios, runs: Runs, hub: Hub, client: JobClient, metrics: Metrics
+        self,
+        *,
+        index: Index,
+        scenarios: Scenarios,
+        runs: Runs,
+        hub: Hub,
+        client: JobClient,
+        metrics: Metrics,
+        temporary: Path,
     ) -> None:
+        self.temporary = temporary
+        """A directory for files of a moment; emptied at the start."""
         self.index = index
         self.scenarios = scenarios
         self.runs = runs

@@ -8,6 +8,7 @@ import fcntl
 import ipaddress
 import logging
 import os
+import shutil
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Iterator
@@ -109,6 +110,9 @@ class GateService(Role):
         files = LogFiles(self._data / "logs")
         await asyncio.to_thread(files.prepare)
         self.on_stop(files.close)
+        temporary = self._data / "tmp"
+        await asyncio.to_thread(shutil.rmtree, temporary, ignore_errors=True)
+        temporary.mkdir(mode=0o700)
         hub, client = Hub(), JobClient(transport)
         run_settings = RunSettings(
             queue_patience=settings.queue_patience,
@@ -121,7 +125,15 @@ class GateService(Role):
             self._data / "library",
             lambda: gate.base(),  # noqa: PLW0108 - it is made below
         )
-        gate = Gate(index=index, scenarios=scenarios, runs=runs, hub=hub, client=client, metrics=self.metrics)
+        gate = Gate(
+            index=index,
+            scenarios=scenarios,
+            runs=runs,
+            hub=hub,
+            client=client,
+            metrics=self.metrics,
+            temporary=temporary,
+        )
         try:
             await gate.load_base()
             await scenarios.load()

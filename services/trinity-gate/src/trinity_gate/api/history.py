@@ -102,7 +102,7 @@ async def compare_runs(
     max_diffs: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> Comparison:
     """Where the session snapshots of two runs differ."""
-    return await compare(gate.runs, baseline, candidate, max_diffs)
+    return await compare(gate.runs, gate.temporary, baseline, candidate, max_diffs)
 
 
 @router.get("/audit", response_model=list[AuditEntry], responses=PAGED)
