@@ -254,11 +254,8 @@ async def test_a_start_with_torn_files_says_so_and_goes_on(tmp_path: Path) -> No
     async with running(tmp_path) as gate:
         run_id = (await gate.run("gf01"))["run_id"]
         whole = await gate.get(f"/runs/{run_id}/logs")
-        await gate.stop()
-
         # A log file that is torn is made again of what the Operative left.
         (gate.data / "logs" / f"{run_id}.sqlite").write_bytes(b"torn")
-        await gate.start()
         response = await gate.client.get(f"/runs/{run_id}/logs")
         assert (response.status_code, response.json()["error"]["code"]) == (503, "log_damaged")
         while (response := await gate.client.get(f"/runs/{run_id}/logs")).status_code == 503:
@@ -266,21 +263,22 @@ async def test_a_start_with_torn_files_says_so_and_goes_on(tmp_path: Path) -> No
         assert response.json() == whole
         await gate.stop()
 
+        # A registry that is torn is for a human to look at: exit code 2, and which file it is.
+        path = gate.data / "library" / "scenarios" / "registry.json"
+        body = path.read_bytes()
+        path.write_bytes(body[:100])
+        with pytest.raises(AssertionError):
+            await gate.start()
+        assert await gate.process.wait() == 2
+        assert f"{path} is not a JSON document" in gate.process.log.read_text()
+        path.write_bytes(body)
+
         # An index that is torn is set aside: the history begins anew, and runs can be started.
         (gate.data / "gate.sqlite").write_bytes(b"torn" * 100)
         await gate.start()
         assert "set aside" in gate.process.log.read_text()
         assert await gate.get("/history") == []
         assert (await gate.run("gf01"))["state"] == "completed"
-        await gate.stop()
-
-        # A registry that is torn is for a human to look at: exit code 2, and which file it is.
-        path = gate.data / "library" / "scenarios" / "registry.json"
-        path.write_bytes(path.read_bytes()[:100])
-        with pytest.raises(AssertionError):
-            await gate.start()
-        assert await gate.process.wait() == 2
-        assert f"{path} is not a JSON document" in gate.process.log.read_text()
 
 
 @pytest.mark.server
