@@ -64,13 +64,9 @@ async def get_history(gate: TheGate, caller: Observer, run_id: str) -> RunDetail
     )
 
 
-class _Zip(StreamingResponse):
-    media_type = "application/zip"
-
-
 @router.get(
     "/history/{run_id}/export",
-    response_class=_Zip,
+    response_class=StreamingResponse,
     responses={200: {"content": {"application/zip": {"schema": {"type": "string", "format": "binary"}}}}},
 )
 async def export_run(gate: TheGate, caller: Observer, run_id: str) -> StreamingResponse:
@@ -82,7 +78,7 @@ async def export_run(gate: TheGate, caller: Observer, run_id: str) -> StreamingR
         "content-length": str(size),
         "cache-control": "no-store",
     }
-    return _Zip(_flowing(chunks), headers=headers)
+    return StreamingResponse(_flowing(chunks), headers=headers, media_type="application/zip")
 
 
 async def _flowing(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
