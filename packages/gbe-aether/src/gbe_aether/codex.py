@@ -3,7 +3,6 @@
 import hashlib
 from array import array
 from collections.abc import Iterator, Sequence
-
 from typing import Any
 
 from gbe_aether.governance import Decisions, Verdict

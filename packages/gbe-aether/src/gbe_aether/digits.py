@@ -1,26 +1,29 @@
 """Decimal text of many integers at once, into the rows of a byte matrix.
 
-A number stands in a field of whole 8-byte words and does not fill it: the bytes it leaves are NUL,
+A number stands in a field of whole 4-byte units and does not fill it: the bytes it leaves are NUL,
 in the middle of the field as well, and are deleted from the finished text all together. Tables
-give the text of four digits by their value.
+give the text of up to four digits by their value.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
 
 Ints = npt.NDArray[np.int64]
 Bytes = npt.NDArray[np.uint8]
+Table = npt.NDArray[np.uint32]
 
-_LIMITS = (10**4, 10**7, 10**15, 2**63)
-"""Absolute values below these fit into fields of 1, 1, 2 and 3 words."""
+_LIMITS = (10**3, 10**4, 10**7, 10**15, 2**63)
+"""Absolute values below these fit into the fields of each class."""
 
-WORDS = (1, 1, 2, 3)
+UNITS = (1, 2, 2, 4, 6)
+"""How many units of 4 bytes the fields of each class have."""
 
 
 def field_class(largest: int) -> int:
-    """The class of field that holds absolute values up to `largest`: the first is the fastest.
+    """The class of field that holds absolute values up to `largest`; lower ones are faster.
 
     Raises:
         OverflowError: for what doesn't fit into 64 bits.
@@ -31,66 +34,61 @@ def field_class(largest: int) -> int:
     raise OverflowError(f"{largest} does not fit into 64 bits")
 
 
-def _table(texts: Sequence[str], dtype: type[np.unsignedinteger[npt.NBitBase]]) -> npt.NDArray[np.uint64]:
-    width = np.dtype(dtype).itemsize
-    return np.frombuffer(b"".join(text.encode().ljust(width, b"\0") for text in texts), dtype)  # type: ignore[return-value]
+def _table(entries: Iterable[str]) -> Table:
+    return np.frombuffer(b"".join(entry.encode().ljust(4, b"\0") for entry in entries), np.uint32)
 
 
-_small: npt.NDArray[np.uint64] | None = None
-_groups: npt.NDArray[np.uint64] | None = None
-_heads: npt.NDArray[np.uint64] | None = None
+@cache
+def _whole() -> Table:
+    """-999..999 in one unit; negative numbers index from the end."""
+    return _table([*map(str, range(1000)), *map(str, range(-999, 0))])
 
 
-def _small_table() -> npt.NDArray[np.uint64]:
-    """Text of -9999..9999 in a word each; negative numbers index from the end."""
-    global _small  # noqa: PLW0603 - made on first use
-    if _small is None:
-        _small = _table([*map(str, range(10**4)), *map(str, range(-(10**4) + 1, 0))], np.uint64)
-    return _small
+@cache
+def _halves() -> tuple[Table, Table]:
+    """-9999..9999 in two units: up to three characters, and the last digit; negative ones from the end."""
+    every = [*map(str, range(10**4)), *map(str, range(-(10**4) + 1, 0))]
+    return _table(text[:-1] for text in every), _table(text[-1] for text in every)
 
 
-def _group_tables() -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
-    """Text of four digits in half a word: as the last and only group, after others, as a leading one.
-
-    The second table is of the head of a number: up to three digits, and with 1000 added, the sign
-    before them.
-    """
-    global _groups, _heads  # noqa: PLW0603 - made on first use
-    if _groups is None or _heads is None:
-        plain = [str(value) for value in range(10**4)]
-        padded = [f"{value:04d}" for value in range(10**4)]
-        _groups = _table([*plain, *padded, "", *plain[1:]], np.uint32)
-        head = ["", *plain[1:1000]]
-        _heads = _table([*head, *("-" + text for text in head)], np.uint32)
-    return _groups, _heads
+@cache
+def _groups() -> Table:
+    """Four digits as the last and only group; from 10,000 on as one after others; from 20,000 on as a leading one."""
+    plain = [*map(str, range(10**4))]
+    return _table([*plain, *(f"{value:04d}" for value in range(10**4)), "", *plain[1:]])
 
 
-def write_numbers(matrix: Bytes, offset: int, numbers: Ints, kind: int) -> None:
+@cache
+def _heads() -> Table:
+    """The up to three digits that a number begins with, nothing for 0; from 1000 on with a sign before them."""
+    digits = ["", *map(str, range(1, 1000))]
+    return _table([*digits, *("-" + text for text in digits)])
+
+
+def write_numbers(matrix: Table, column: int, numbers: Ints, kind: int) -> None:
     """Write numbers into a field of each row.
 
     Args:
-        matrix: Rows of bytes, contiguous; their length is a multiple of 8.
-        offset: Where the field begins in a row; a multiple of 8.
+        matrix: Rows of 4-byte units.
+        column: The first unit of the field.
         numbers: One for each row.
         kind: The class of the field (`field_class`), which every number fits.
     """
     if kind == 0:
-        matrix.view(np.uint64)[:, offset // 8] = _small_table()[numbers]
+        matrix[:, column] = _whole()[numbers]
         return
-    groups, heads = _group_tables()
-    halves = matrix.view(np.uint32)
-    column = offset // 4 + 2 * WORDS[kind] - 1
-    negative = numbers < 0
-    rest = np.abs(numbers)
+    if kind == 1:
+        first, last = _halves()
+        matrix[:, column] = first[numbers]
+        matrix[:, column + 1] = last[numbers]
+        return
+    groups, rest = _groups(), np.abs(numbers)
     # From the last group to the first, so that each knows what stands before it.
-    first = column - 2 * WORDS[kind] + 1
-    last = column
-    while column > first:
+    for unit in range(UNITS[kind] - 1, 0, -1):
         rest, group = np.divmod(rest, 10**4)
-        index = np.where(rest > 0, group + 10**4, group if column == last else group + 2 * 10**4)
-        halves[:, column] = groups[index]
-        column -= 1
-    halves[:, first] = heads[rest + 1000 * negative]
+        alone = group if unit == UNITS[kind] - 1 else group + 2 * 10**4
+        matrix[:, column + unit] = groups[np.where(rest > 0, group + 10**4, alone)]
+    matrix[:, column] = _heads()[rest + 1000 * (numbers < 0)]
 
 
 class Rows:
@@ -104,23 +102,24 @@ class Rows:
     def __init__(self, pieces: Sequence[npt.NDArray[np.bytes_]], kinds: Sequence[int]) -> None:
         self.kinds = tuple(kinds)
         count = len(pieces[0])
-        widths = [-(-piece.dtype.itemsize // 8) * 8 for piece in pieces]
-        fields = [8 * WORDS[kind] for kind in kinds]
-        self._buffer = bytearray(count * (sum(widths) + sum(fields)))
-        self._matrix: Bytes = np.frombuffer(self._buffer, np.uint8).reshape(count, -1)
-        self._offsets = []
+        widths = [-(-piece.dtype.itemsize // 4) for piece in pieces]
+        fields = [UNITS[kind] for kind in kinds]
+        self._buffer = bytearray(4 * count * (sum(widths) + sum(fields)))
+        self._units: Table = np.frombuffer(self._buffer, np.uint32).reshape(count, -1)
+        characters = np.frombuffer(self._buffer, np.uint8).reshape(count, -1)
+        self._columns = []
         start = 0
         for piece, width, field in zip(pieces, widths, fields, strict=True):
             length = piece.dtype.itemsize
-            self._matrix[:, start : start + length] = piece.view(np.uint8).reshape(count, length)
-            self._offsets.append(start + width)
+            characters[:, 4 * start : 4 * start + length] = piece.view(np.uint8).reshape(count, length)
+            self._columns.append(start + width)
             start += width + field
 
-    def fill(self, *columns: Ints) -> bytes:
+    def fill(self, *numbers: Ints) -> bytearray:
         """The text with these numbers in it."""
-        for offset, column, kind in zip(self._offsets, columns, self.kinds, strict=True):
-            write_numbers(self._matrix, offset, column, kind)
-        return bytes(self._buffer.translate(None, b"\0"))
+        for column, each, kind in zip(self._columns, numbers, self.kinds, strict=True):
+            write_numbers(self._units, column, each, kind)
+        return self._buffer.translate(None, b"\0")
 
 
 class NumberRows:
@@ -133,7 +132,7 @@ class NumberRows:
         self._rows: Rows | None = None
         self._idle = 0
 
-    def fill(self, columns: Sequence[Ints], largest: Sequence[int]) -> bytes:
+    def fill(self, columns: Sequence[Ints], largest: Sequence[int]) -> bytearray:
         """The text with these numbers in it; `largest` are the largest absolute values of the columns."""
         kinds = tuple(map(field_class, largest))
         rows = self._rows

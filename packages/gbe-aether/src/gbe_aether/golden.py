@@ -65,7 +65,7 @@ def verify_golden(document: Any, kernel: str | None = None) -> Iterator[GoldenOu
 def _verify_case(document: Mapping[str, Any], kernel: str | None) -> GoldenOutcome:
     name = str(document.get("case"))
     try:
-        result = _run(document["inputs"], kernel)
+        result = _run(document, kernel)
         found = observe(result, document["expect"])
     except Exception as error:
         return GoldenOutcome(name, [SnapshotDiff("expect", "a run", f"{type(error).__name__}: {error}")])
@@ -100,13 +100,26 @@ def _verify_error(case: Any) -> GoldenOutcome:
     return GoldenOutcome(name, diff_snapshots(expected, found, 1))
 
 
-def _run(inputs: Mapping[str, Any], kernel: str | None) -> SessionRunResult:
-    """Run a case's inputs, observed as the recordings were: with logging in memory and metrics."""
+def _run(document: Mapping[str, Any], kernel: str | None) -> SessionRunResult:
+    """Run a case's inputs, observed as the recording was: with a log and metrics where it has them."""
+    inputs, expected = document["inputs"], document["expect"]
     config = inputs["run_config"]
-    if "run_config_file" in inputs:
-        # A scenario's config is the file as it is on disk; it was observed with these switched on.
-        config = {**config, "logging": {"enabled": True, "destination": "memory"}, "metrics": {"enabled": True}}
+    if isinstance(config, dict):
+        config = dict(config)
+        # A scenario's config is the file as it is on disk; these were switched on for the recording.
+        if _total(expected.get("logs")) and not _enabled(config.get("logging")):
+            config["logging"] = {"enabled": True, "destination": "memory"}
+        if expected.get("metrics") is not None and not _enabled(config.get("metrics")):
+            config["metrics"] = {"enabled": True}
     return _run_config(inputs, config, kernel)
+
+
+def _total(logs: Any) -> bool:
+    return isinstance(logs, dict) and bool(logs.get("total"))
+
+
+def _enabled(block: Any) -> bool:
+    return isinstance(block, dict) and bool(block.get("enabled"))
 
 
 def _run_config(inputs: Mapping[str, Any], config: Any, kernel: str | None = None) -> SessionRunResult:

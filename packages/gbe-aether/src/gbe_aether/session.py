@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
@@ -138,6 +138,11 @@ class Session:
     def chain(self) -> int:
         """C_t of the last tick; C0 before the first."""
         return self._chain
+
+    @property
+    def spooled_bytes(self) -> int:
+        """How many bytes of records are in the temporary file."""
+        return self._spool.file_bytes
 
     # --- driving it ------------------------------------------------------------------------------
 

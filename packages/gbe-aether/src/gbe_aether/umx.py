@@ -51,7 +51,7 @@ class Outcome:
         clamped: bool,
         pre_text: bytes,
         post_text: bytes,
-        head: tuple[bytes, ...],
+        head: tuple[bytes | bytearray, ...],
         flux_text: bytes,
     ) -> None:
         self.pre = pre
@@ -178,15 +178,16 @@ class Stepper:
     """
 
     def __init__(self, topology: TopologyProfileV1, kernel: str | None = None) -> None:
-        self._exact = ExactKernel(topology)
+        self._topology = topology
+        self._exact: ExactKernel | None = None
         self._wide: WideKernel | None = None
         size = topology.N + len(topology.edges)
         if kernel == "wide" or (kernel is None and size >= WIDE_FROM):
             # NumPy is loaded when it is needed.
-            from gbe_aether.wide import WideKernel
+            from gbe_aether import wide
 
             with contextlib.suppress(OverflowError):
-                self._wide = WideKernel(topology)
+                self._wide = wide.WideKernel(topology)
 
     def step(self, pre: Any, pre_text: bytes | None) -> Outcome:
         """The outcome of a tick on a state; `pre_text` is its canonical text, where it is known."""
@@ -196,6 +197,8 @@ class Stepper:
                 return self._wide.step(admitted, pre_text)
             if not isinstance(pre, list):
                 pre = pre.tolist()
+        if self._exact is None:
+            self._exact = ExactKernel(self._topology)
         return self._exact.step(pre, pre_text)
 
 

@@ -109,10 +109,10 @@ class WideKernel:
         largest_flux = largest_of(fluxes)
         before = self._state_text(pre, largest) if pre_text is None else pre_text
         after = self._state_text(post, largest_of(post))
-        edge_text = flux_text = b""
+        edge_text, flux_text = bytearray(), b""
         if len(du):
             edge_text = self._edge_rows.fill((du, fluxes, raw), (largest_of(du), largest_flux, largest_of(raw)))
-            flux_text = self._flux_rows.fill((fluxes,), (largest_flux,)) + b"}"
+            flux_text = bytes(self._flux_rows.fill((fluxes,), (largest_flux,)) + b"}")
         head = f'{{"causal_radius_applied":{"true" if clamped else "false"},"edges":['.encode()
         notes = '["causal_radius_clamped"]' if clamped else "[]"
         middle = f'],"epsilon_applied":false,"nap_ref":{self._nap_ref},"policy_notes":{notes},"post_u":['.encode()
@@ -121,4 +121,4 @@ class WideKernel:
         return Outcome(pre, post, du, raw, fluxes, total, clamped, before, after, parts, flux_text)
 
     def _state_text(self, state: Ints, largest: int) -> bytes:
-        return self._state_rows.fill((state,), (largest,))
+        return bytes(self._state_rows.fill((state,), (largest,)))

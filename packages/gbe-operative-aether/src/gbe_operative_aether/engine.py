@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 import msgspec
-from gbe_aether.documents import parse_document, read_document
-from gbe_aether.fixtures import registry_path
 
 from gbe_aether import (
     LoggingConfigV1,
@@ -28,6 +26,8 @@ from gbe_aether import (
     session_config_from_documents,
     write_bundle,
 )
+from gbe_aether.documents import parse_document, read_document
+from gbe_aether.fixtures import registry_path
 from gbe_operative_aether.frames import BUNDLE_FILE, LOG_FILE, Answer, Begin, Ended, Refused, Told, frame
 from gbe_operative_aether.reporting import Reporter, final
 from gbe_operative_aether.steering import Steering
@@ -253,7 +253,7 @@ def _document(name: str, text: bytes) -> Any:
         raise ValueError(f"{name} is not JSON: {error}") from error
 
 
-PATHS: Final = ("topology_path", "profile_path", "pfna_path", "logging")
+PATHS: Final = ("topology_path", "profile_path", "pfna_path")
 """Run config keys with paths: a job names no files of this host."""
 
 

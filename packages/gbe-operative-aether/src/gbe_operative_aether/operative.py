@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
+from msgspec.structs import replace
 
 from gbe_jobs_domain.edges import Inline, Ref
 from gbe_jobs_domain.outcomes import Completed, Failed, FailureKind, TaskOutcome
@@ -131,7 +132,7 @@ class AetherOperative(Operative):
         if unknown:
             raise _rejected(f"unknown param: {', '.join(unknown)}; there are: {', '.join(sorted(KNOWN))}")
         directory = execution.work_dir
-        common = {"directory": str(directory), "interval": _interval(params) / 1000, "paused": _paused(params)}
+        begin = Begin(str(directory), _interval(params) / 1000, _paused(params))
         sources = [name for name in ("run_config", wire.SESSION_REF, "scenario") if name in params]
         if len(sources) != 1:
             found = " and ".join(sources) or "none"
@@ -139,19 +140,19 @@ class AetherOperative(Operative):
         if "overrides" in params and sources != ["scenario"]:
             raise _rejected("overrides go with scenario; documents are final")
         if sources == ["scenario"]:
-            return Begin(
-                **common,
+            return replace(
+                begin,
                 scenario=params["scenario"],
                 registry=None if self._registry is None else str(self._registry),
                 overrides=params.get("overrides", "{}").encode(),
             )
         if sources == [wire.SESSION_REF]:
-            return Begin(**common, bundled=await _fetch(execution))
+            return replace(begin, bundled=await _fetch(execution))
         try:
             documents = wire.documents_in(params)
             assert documents is not None
             texts = {name: bytes(getattr(documents, name)) for name in wire.DOCUMENT_NAMES}
-            return Begin(**common, documents=texts)
+            return replace(begin, documents=texts)
         except ValueError as error:
             raise _rejected(str(error)) from error
 

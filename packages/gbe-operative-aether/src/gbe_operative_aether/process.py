@@ -12,7 +12,7 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Final
 
 from gbe_operative_aether.frames import LENGTH, MAX_FRAME, Answer, Request, decode_answer, frame
@@ -76,7 +76,7 @@ class EngineProcess:
         except (OSError, RuntimeError) as error:
             raise ProcessDied(await self._obituary()) from error
 
-    async def answers(self) -> AsyncIterator[Answer]:
+    async def answers(self) -> AsyncGenerator[Answer, None]:
         """What it answers, until somebody stops asking. Raises `ProcessDied`."""
         assert self._process is not None
         assert self._process.stdout is not None
