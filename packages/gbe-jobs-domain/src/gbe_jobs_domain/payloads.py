@@ -257,7 +257,7 @@ class TaskProgress(Struct, frozen=True, omit_defaults=True):
 
 
 class ControlKind(StrEnum):
-    """What a control message asks for. Only `cancel` works with every task type."""
+    """What a control message asks for. `cancel` works with every task type; the others where an Operative says so."""
 
     CANCEL = "cancel"
     PAUSE = "pause"
@@ -266,7 +266,7 @@ class ControlKind(StrEnum):
 
 
 class TaskControl(Struct, frozen=True, omit_defaults=True):
-    """`gbe.tasks.{task_type}.control`. No task ids: all tasks of the job."""
+    """`gbe.tasks.{task_type}.control`. No task ids: all tasks of the job that are of this type."""
 
     kind: ControlKind
     job_id: JobId

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from gbe_jobs_domain.outcomes import TIMEOUT_EXIT_CODE, Completed, Failed, FailureKind, Skipped, TaskOutcome
-from gbe_jobs_domain.payloads import OnLost, TaskQueued
+from gbe_jobs_domain.payloads import OnLost, TaskControl, TaskQueued
 from gbe_nexus import Conflict, Message, NexusError, PayloadTooLarge, PubAck, now_ms
 from gbe_operative.contract import Execution, OperativeError
+from gbe_operative.controls import Controls
 from gbe_operative.core.backoff import retry_delay, seconds_text
 from gbe_operative.core.claim import GiveUp, Start, after_failure, after_hand_back, decide
 from gbe_operative.core.inputs import InputError
@@ -74,6 +75,7 @@ class Attempt:
         self._begun = False
         self._noting = False
         self._execution: Execution | None = None
+        self._early_controls: Controls | None = None
         self._timers: list[asyncio.TimerHandle] = []
 
     # --- in hand ---
@@ -129,6 +131,16 @@ class Attempt:
     def _go(self, work: Callable[[], Awaitable[None]]) -> None:
         self._work = self._shop.spawn(self._guarded(work))
 
+    def control(self, control_id: str, control: TaskControl) -> bool:
+        """Pass a control message on, also before the Operative is at it. False where too many wait already."""
+        if self._phase is _Phase.CONCLUDING or self._interrupt is not None:
+            return True
+        if self._execution is not None:
+            return self._execution.controls.tell(control_id, control)
+        if self._early_controls is None:
+            self._early_controls = Controls()
+        return self._early_controls.tell(control_id, control)
+
     def interrupt(self, reason: Interrupt, why: str = "") -> None:
         """End it: a cancelled or timed-out one is reported, one of a stopping worker handed back."""
         if self._interrupt is not None or self._phase is _Phase.CONCLUDING:
@@ -141,6 +153,7 @@ class Attempt:
                 return
         self._interrupt = reason
         self._why = why
+        self._end_controls()
         watched = None if self._execution is None else self._execution.watched
         if watched is None:
             self._cancel_work()
@@ -148,6 +161,10 @@ class Attempt:
         watched.set()
         loop = asyncio.get_running_loop()
         self._timers.append(loop.call_later(self._shop.settings.interrupt_grace, self._cancel_work))
+
+    def _end_controls(self) -> None:
+        if self._execution is not None and self._execution.made_controls is not None:
+            self._execution.made_controls.end()
 
     def _cancel_work(self) -> None:
         if self._work is None or self._phase is _Phase.CONCLUDING or self._noting:
@@ -174,6 +191,7 @@ class Attempt:
         finally:
             for timer in self._timers:
                 timer.cancel()
+            self._end_controls()
             self._lane.forget(self)
             if self._execution is not None and self._execution.made_work_dir is not None:
                 await self._shop.work_dirs.remove(self._execution.made_work_dir)
@@ -239,6 +257,8 @@ class Attempt:
         try:
             inputs = self._lane.plan(task)
             execution = self._execution = self._lane.execution(task, self._attempt, inputs)
+            if self._early_controls is not None:
+                execution.controls = self._early_controls
             await shop.insist(
                 "fetch inputs", lambda: run_errands(inputs, task, shop.artifacts, shop.settings.fetch_limit)
             )

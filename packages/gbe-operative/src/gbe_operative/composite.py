@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Sequence
 
 from gbe_jobs_domain.outcomes import TaskOutcome
+from gbe_jobs_domain.payloads import ControlKind
 from gbe_operative.contract import Execution, Operative, OperativeContext
 
 
@@ -25,6 +26,10 @@ class CompositeOperative(Operative):
     def handles(self) -> tuple[str, ...]:
         """Everything the members handle."""
         return tuple(self._routes)
+
+    def controls(self, task_type: str) -> frozenset[ControlKind]:
+        """The member's business."""
+        return self._routes[task_type].controls(task_type)
 
     async def start(self, context: OperativeContext) -> None:
         """Start all members."""

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Protocol
 
 from gbe_jobs_domain.edges import Ref
 from gbe_jobs_domain.outcomes import FailureKind, TaskOutcome
-from gbe_jobs_domain.payloads import ProgressKind, TaskQueued
+from gbe_jobs_domain.payloads import ControlKind, ProgressKind, TaskQueued
 from gbe_nexus.artifacts import ArtifactStore
+from gbe_operative.controls import Controls
 from gbe_operative.core.masking import Masker
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ class Execution:
 
     __slots__ = (
         "_cancelled",
+        "_controls",
         "_host",
         "_work_dir",
         "attempt",
@@ -107,6 +109,7 @@ class Execution:
         self.progress_state: object = None
         """The host's: what it remembers of this attempt's progress."""
         self._cancelled: asyncio.Event | None = None
+        self._controls: Controls | None = None
         self._work_dir: Path | None = None
 
     @property
@@ -123,6 +126,23 @@ class Execution:
     def watched(self) -> asyncio.Event | None:
         """The event above where somebody asked for it."""
         return self._cancelled
+
+    @property
+    def controls(self) -> Controls:
+        """Control messages for this attempt (pause, resume, step), of the kinds that `Operative.controls` promises."""
+        if self._controls is None:
+            self._controls = Controls()
+        return self._controls
+
+    @controls.setter
+    def controls(self, controls: Controls) -> None:
+        """The host's: those that came before there was an execution."""
+        self._controls = controls
+
+    @property
+    def made_controls(self) -> Controls | None:
+        """The above where somebody asked for them, or one came."""
+        return self._controls
 
     @property
     def work_dir(self) -> Path:
@@ -179,6 +199,12 @@ class Operative(ABC):
     @abstractmethod
     def handles(self) -> tuple[str, ...]:
         """Task types."""
+
+    def controls(self, task_type: str) -> frozenset[ControlKind]:
+        """The control messages that tasks of this type listen to in `Execution.controls`, besides `cancel`, which the
+        worker sees to. Others are ignored. They are hints: the sender repeats one until progress shows its effect.
+        """
+        return frozenset()
 
     async def start(self, context: OperativeContext) -> None:  # noqa: B027 - most have nothing to do
         """Called once, before the first task. An error stops the worker from starting."""

@@ -185,16 +185,21 @@ class Worker(BusRole):
 
     def _on_control(self, subject: str, body: bytes) -> None:
         try:
-            control = _decode_control(body).data
+            message = _decode_control(body)
         except (UndecodableMessage, UnknownVersion) as error:
             log.info("control message on %s ignored: %s", subject, error)
             return
-        if control.kind is not ControlKind.CANCEL:
-            return
-        self._standing.remember(control)
+        control = message.data
+        cancel = control.kind is ControlKind.CANCEL
+        if cancel:
+            self._standing.remember(control)
         for lane in self._lanes.values():
-            if subject == subjects.control(lane.task_type):
+            if subject != subjects.control(lane.task_type):
+                continue
+            if cancel:
                 lane.on_cancel(control)
+            else:
+                lane.on_control(message.id, control)
 
     def _on_beat(self) -> None:
         """With each renewal: is what has been running for longer than a lease still wanted?"""

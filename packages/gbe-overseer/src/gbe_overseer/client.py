@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final, TypeVar
@@ -20,8 +20,15 @@ from gbe_jobs_domain import subjects
 from gbe_jobs_domain.canonical import encode_definition
 from gbe_jobs_domain.definitions import JobDefinition, JobOutline
 from gbe_jobs_domain.edges import ARTIFACT_STORE, Ref
-from gbe_jobs_domain.ids import check_job_id, new_job_id
-from gbe_jobs_domain.payloads import JobCancelRequested, JobSubmitted, JobSummary, TaskSummary
+from gbe_jobs_domain.ids import check_job_id, check_type_name, new_job_id, new_ulid
+from gbe_jobs_domain.payloads import (
+    ControlKind,
+    JobCancelRequested,
+    JobSubmitted,
+    JobSummary,
+    TaskControl,
+    TaskSummary,
+)
 from gbe_jobs_domain.records import JobRecord
 from gbe_jobs_domain.states import JobState
 from gbe_jobs_domain.streams import HISTORY, INBOX, JOURNAL, QUEUE, WORK_STREAMS, Retention, streams
@@ -387,6 +394,33 @@ class JobClient:
         await self.transport.publish(
             subjects.cancel(job_type), encode_payload(event_id, JobCancelRequested(job_id, reason)), msg_id=event_id
         )
+
+    # --- pause, resume, step -------------------------------------------------------------------------
+
+    async def control(
+        self,
+        job_id: str,
+        task_type: str,
+        kind: ControlKind,
+        *,
+        task_ids: Sequence[str] = (),
+        reason: str = "",
+        control_id: str | None = None,
+    ) -> str:
+        """Tell the job's tasks of that type (or those of them with these ids) to pause, resume or step.
+
+        What an Operative hears of it is a hint: one that is reconnecting, or has not got the task yet, misses it, and
+        a task type that can't do it ignores it. So look at what the task says in its progress, and tell it again with
+        `control_id`, which this returns: an attempt takes every id once, so a step that is told twice is one step.
+        To cancel is the Oracle's: `cancel` (`ValueError` here).
+        """
+        if kind is ControlKind.CANCEL:
+            raise ValueError("a job is cancelled by its Oracle: JobClient.cancel")
+        subject = subjects.control(check_type_name(task_type))
+        control = TaskControl(kind, check_job_id(job_id), list(task_ids), reason)
+        event_id = control_id or f"{job_id}:{task_type}:control:{new_ulid()}"
+        await self.transport.publish(subject, encode_payload(event_id, control), msg_id=event_id)
+        return event_id
 
 
 async def _patiently(action: Callable[[], Awaitable[T]], until: float, otherwise: str) -> T:
