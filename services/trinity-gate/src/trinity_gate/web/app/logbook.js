@@ -18,6 +18,7 @@ export class RunLog {
   #stream = null;
   #listeners;
   #replacing = false;
+  #read = 0; // how often it was read to its end
 
   /** `changed({added} | {reset: true})` hears of new entries and of a new beginning, `status(word)` of the connection. */
   constructor(api, run, { changed, status }) {
@@ -38,16 +39,17 @@ export class RunLog {
       onMessage: (message) => this.#take(Array.isArray(message) ? message : [message]),
       onStatus: (status) => this.#listeners.status(status),
       onClose: (code) => {
-        if (code === 1000) {
-          this.complete = true;
-          this.#stream = null;
-          this.#listeners.status("complete");
-          return "stop";
-        }
-        if (code === 4000) {
+        if (code === 4000 || (code === 1000 && this.#gaps && this.#read === 0)) {
           // The complete log is there. What is shown stays until the first of it has come.
+          this.#read += code === 1000 ? 1 : 0;
           this.#replacing = true;
           return "now";
+        }
+        if (code === 1000 || code === 4404) {
+          this.complete = true;
+          this.#stream = null;
+          this.#listeners.status(code === 1000 ? "complete" : "missing");
+          return "stop";
         }
         return "later";
       },
@@ -58,6 +60,12 @@ export class RunLog {
   close() {
     this.#stream?.close();
     this.#stream = null;
+  }
+
+  /** Whether entries are missing that were never heard: they are numbered. */
+  get #gaps() {
+    const [first, last] = [this.entries[0], this.entries.at(-1)];
+    return first !== undefined && (last.index - first.index + 1 !== this.entries.length || (first.index > 0 && this.entries.length < KEPT));
   }
 
   #take(entries) {

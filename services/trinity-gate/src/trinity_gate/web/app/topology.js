@@ -11,8 +11,8 @@ import { layout } from "./layout.js";
 
 export const DRAWN_AT_MOST = 200;
 
-const WIDTH = 480;
-const HEIGHT = 300;
+const WIDTH = 400;
+const HEIGHT = 310;
 
 export class Topology {
   #stage = el("div", { class: "topology-stage" });

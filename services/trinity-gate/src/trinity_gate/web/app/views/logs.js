@@ -125,7 +125,7 @@ export class Logs {
         },
         status: (status) => {
           if (this.#shown !== shown) return;
-          this.#status = { live: "", complete: "complete", connecting: "connecting…", waiting: "reconnecting…" }[status] ?? "";
+          this.#status = { live: "", complete: "complete", missing: "no such run", connecting: "connecting…", waiting: "reconnecting…" }[status] ?? "";
           this.#drawCounts(this.#list.counts);
         },
       });

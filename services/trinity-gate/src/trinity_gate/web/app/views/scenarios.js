@@ -337,7 +337,7 @@ export class Scenarios {
           { data: { id } },
           el(
             "button",
-            { type: "button", class: "pick", "aria-current": id === this.#detail?.id ? "true" : null, on: { click: () => this.#ctx.router.go("scenarios", id) } },
+            { type: "button", class: "pick", "aria-current": id === this.#detail?.id ? "true" : null, on: { click: () => this.#pick(id) } },
             el("span", { class: "pick-title" }, el("span", { text: name }), problem && icon("warn", "bad"), el("span", { class: "draft-mark", text: "●", title: "not saved", hidden: !(dirty && id === this.#detail?.id) }), id === active && el("span", { class: "tag active", text: "Active" })),
             el("span", { class: "pick-note", text: [name === id ? null : id, hint].filter(Boolean).join(" · ") || "\u00a0" }),
             el("span", { class: "pick-text", text: description }),
@@ -347,6 +347,11 @@ export class Scenarios {
     );
     if (found.length === 0) this.#list.append(el("li", { class: "empty", text: "Nothing found." }));
     if (focused) [...this.#list.children].find((item) => item.dataset.id === focused)?.firstElementChild.focus();
+  }
+
+  async #pick(id) {
+    // On a phone the editor lies below the list.
+    if ((await this.#ctx.router.go("scenarios", id)) && matchMedia("(max-width: 760px)").matches) this.#editor.scrollIntoView({ block: "start" });
   }
 
   #drawAdvanced() {
