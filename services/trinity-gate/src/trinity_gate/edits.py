@@ -1,7 +1,7 @@
 """Changes of a run config that keep it startable. Pure: documents in, documents out.
 
-A window that ends with the run goes on to end with it. One that would end after it can't be kept, and shortening it by
-itself would change what was asked for, so the change is refused and the window named.
+With other ticks, a window that ended with the run still does, and one that would end after it ends with it (as
+`gbe_aether.with_ticks` has it). One that would begin after it can't be kept: the change is refused, the window named.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ class ImpossibleEdit(ValueError):
 
 
 def with_ticks(run_config: Mapping[str, Any], ticks: int, field: str) -> Document:
-    """The run config with another number of ticks, windows included."""
+    """The run config with another number of ticks, windows included. Raises `ImpossibleEdit`."""
     found: Document = copy.deepcopy(dict(run_config))
     before = found.get("ticks")
     late: list[str] = []
     for window in found.get("windows") or ():
         if not isinstance(window, dict):
             continue
-        if window.get("end_tick") == before and _int(window.get("start_tick")) <= ticks:
+        start, end = _int(window.get("start_tick")), _int(window.get("end_tick"))
+        if start > ticks:
+            late.append(f"{window.get('window_id')} (from tick {start})")
+        elif end == before or end > ticks:
             window["end_tick"] = ticks
-        elif _int(window.get("end_tick")) > ticks:
-            late.append(f"{window.get('window_id')} (ticks {window.get('start_tick')} to {window.get('end_tick')})")
     if late:
-        many = len(late) > 1
         raise ImpossibleEdit(
-            f"with {ticks} ticks the window{'s' if many else ''} {', '.join(late)} would end after the run: "
-            f"choose at least {_longest(found)} ticks",
+            f"with {ticks} ticks the run would be over before {', '.join(late)} begins: choose at least "
+            f"{max(_int(window.get('start_tick')) for window in found['windows'])} ticks",
             field,
         )
     found["ticks"] = ticks
@@ -46,14 +46,6 @@ def with_ticks(run_config: Mapping[str, Any], ticks: int, field: str) -> Documen
 
 def _int(value: object) -> int:
     return value if isinstance(value, int) else 0
-
-
-def _longest(run_config: Mapping[str, Any]) -> int:
-    """The ticks that the windows need which don't end with the run."""
-    ends = [_int(window.get("end_tick")) for window in run_config.get("windows") or () if isinstance(window, dict)]
-    fixed = [end for end in ends if end != run_config.get("ticks")]
-    starts = [_int(window.get("start_tick")) for window in run_config.get("windows") or () if isinstance(window, dict)]
-    return max([*fixed, *starts, 1])
 
 
 def with_switch(run_config: Mapping[str, Any], section: str, enabled: bool) -> Document:

@@ -49,14 +49,16 @@ class Governance:
 
 def shipped_library() -> Path:
     """The directory with the fixtures that the engine ships; never written to."""
-    from gbe_aether.fixtures import FIXTURES
+    from gbe_aether.fixtures import registry_path
 
-    return Path(FIXTURES)
+    return registry_path().parent.parent
 
 
 def shipped_governance() -> dict[str, Any]:
     """The governance base that the engine ships: the service's at its first start."""
-    found: dict[str, Any] = json.loads((shipped_library() / "configs" / "governance_base.json").read_bytes())
+    from gbe_aether.fixtures import governance_base_path
+
+    found: dict[str, Any] = json.loads(governance_base_path().read_bytes())
     return found
 
 

@@ -38,7 +38,7 @@ from trinity_gate.models import (
 
 log = logging.getLogger(__name__)
 
-REGISTRY: Final = Path("scenarios") / "scenario_registry.json"
+REGISTRY: Final = Path("scenarios") / "registry.json"
 CONFIGS: Final = Path("configs")
 
 MAX_SCENARIOS = 1_000

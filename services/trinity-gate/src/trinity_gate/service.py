@@ -117,7 +117,10 @@ class GateService(Role):
             log_runs=settings.log_runs,
         )
         self._runs = runs = Runs(client, index, files, hub, self.spawn, run_settings)
-        scenarios = Scenarios(self._data / "library", lambda: gate.base())
+        scenarios = Scenarios(
+            self._data / "library",
+            lambda: gate.base(),  # noqa: PLW0108 - it is made below
+        )
         gate = Gate(index=index, scenarios=scenarios, runs=runs, hub=hub, client=client, metrics=self.metrics)
         try:
             await gate.load_base()
