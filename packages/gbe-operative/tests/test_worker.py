@@ -186,6 +186,19 @@ async def test_retries_until_it_works(hall: Hall) -> None:
     assert await hall.note(task) is None
 
 
+async def test_an_error_says_when_to_try_again_and_what_came_of_it(hall: Hall) -> None:
+    def body(execution: Execution) -> TaskOutcome:
+        raise OperativeError("busy", retry_after=0.3, data=inline({"status": 503}), output=["too busy"])
+
+    await hall.worker(Doing(body)).start()
+    await hall.queue(hall.task(max_retries=1, retry=RetryPolicy(delay=0)))
+    (ended,) = await hall.ends()
+    assert ended.outcome == Failed(error="busy", output=["too busy"], data=inline({"status": 503}))
+    assert ended.attempt == 2
+    (said,) = [message.message for message in hall.progress if message.kind is ProgressKind.RETRY]
+    assert said == "attempt 1 failed, next in 0.3 s: busy"
+
+
 async def test_a_broken_task_fails_after_its_retries(hall: Hall) -> None:
     await hall.worker(behaviours={"broken": Behaviour(fail_times=99, error="boom", exit_code=7)}).start()
     task = hall.task("broken", max_retries=2, retry=QUICK)
@@ -827,6 +840,38 @@ async def test_params_that_cannot_be_made_reject_the_task(hall: Hall, fields: Ma
     assert ended.outcome.kind is FailureKind.REJECTED
     assert says in ended.outcome.error
     assert operative.runs["t"] == 0
+
+
+async def test_what_is_made_of_a_secret_is_concealed_too(hall: Hall) -> None:
+    async def body(execution: Execution) -> TaskOutcome:
+        execution.conceal("c2VjcmV0")
+        return Completed(output=[f"{execution.params['P']} c2VjcmV0"])
+
+    await hall.worker(Doing(body), secrets=Secrets({"GBE_SECRET_S": "tr0ub4dor"})).start()
+    await hall.queue(hall.task(params={"P": SecretRef("s")}), hall.task(params={"P": "plain"}))
+    ended = await hall.ends(2)
+    assert sorted(end.outcome.output[0] for end in ended) == ["*** ***", "plain ***"]
+
+
+async def test_a_field_is_opened_where_its_reference_stands_in(hall: Hall) -> None:
+    """A text is then the string that the field would have been, not its lines."""
+    seen: list[Execution] = []
+
+    def body(execution: Execution) -> TaskOutcome:
+        seen.append(execution)
+        return Completed()
+
+    await hall.worker(Doing(body)).start()
+    artifacts = await hall.transport.artifact_store(ARTIFACT_STORE)
+    text = await artifacts.put(f"{hall.job_id}/t", b"a\nb\n", media_type="text/plain")
+    value = await artifacts.put(f"{hall.job_id}/j", b'{"n":[1,2]}', media_type="application/json")
+    uris = {"text_ref": f"store://{text.store}/{text.key}", "json_ref": f"store://{value.store}/{value.key}"}
+    wiring = {"T": "up.text", "J": "up.json", "N": "up.json.n.1", "n_ref": "up.json.n"}
+    await hall.queue(hall.task(input_from=wiring, inputs={"up": inline(uris)}))
+    await hall.ends()
+    params = seen[0].params
+    assert (params["T"], params["J"], params["N"]) == ("a\nb\n", '{"n":[1,2]}', "2")
+    assert await artifacts.read(seen[0].refs["n_ref"].key, limit=100) == b"[1,2]"
 
 
 async def test_artifacts_reach_params(hall: Hall) -> None:

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from gbe_jobs_domain.outcomes import TIMEOUT_EXIT_CODE, Completed, Failed, FailureKind, Skipped, TaskOutcome
 from gbe_jobs_domain.payloads import OnLost, TaskControl, TaskQueued
 from gbe_nexus import Conflict, Message, NexusError, PayloadTooLarge, PubAck, now_ms
-from gbe_operative.contract import Execution, OperativeError
+from gbe_operative.contract import Execution, Interrupt, OperativeError
 from gbe_operative.controls import Controls
 from gbe_operative.core.backoff import retry_delay, seconds_text
 from gbe_operative.core.claim import GiveUp, Start, after_failure, after_hand_back, decide
@@ -34,14 +34,6 @@ UNREPORTABLE_DELAY = 30.0
 
 ERROR_NOTE = 1024
 """Characters of an error kept in the note."""
-
-
-class Interrupt(Enum):
-    """Why an attempt is ended from outside."""
-
-    TIMEOUT = "timeout"
-    CANCEL = "cancel"
-    STOP = "stop"
 
 
 class _Phase(Enum):
@@ -71,6 +63,7 @@ class Attempt:
         self._attempt = 1
         self._started_at = now_ms()
         self._retryable = True
+        self._retry_after = 0.0
         self._work: asyncio.Task[None] | None = None
         self._begun = False
         self._noting = False
@@ -154,11 +147,13 @@ class Attempt:
         self._interrupt = reason
         self._why = why
         self._end_controls()
-        watched = None if self._execution is None else self._execution.watched
-        if watched is None:
+        execution = self._execution
+        if execution is not None:
+            execution.interrupted = reason
+        if execution is None or not execution.watched:
             self._cancel_work()
             return
-        watched.set()
+        execution.cancel()
         loop = asyncio.get_running_loop()
         self._timers.append(loop.call_later(self._shop.settings.interrupt_grace, self._cancel_work))
 
@@ -320,8 +315,15 @@ class Attempt:
         """What was raised, as an outcome."""
         if isinstance(error, OperativeError):
             self._retryable = error.retryable
+            self._retry_after = error.retry_after
             code = TIMEOUT_EXIT_CODE if error.kind is FailureKind.TIMEOUT else 1
-            return Failed(error=str(error) or "failed", kind=error.kind, exit_code=code)
+            return Failed(
+                error=str(error) or "failed",
+                kind=error.kind,
+                exit_code=code,
+                output=list(error.output),
+                data=error.data,
+            )
         log.debug("task %s raised", self.task.task_id, exc_info=error)
         return Failed(error=_text(error))
 
@@ -361,7 +363,7 @@ class Attempt:
         except Conflict:
             self._let_go("another worker has it")
             return
-        delay = retry_delay(self.task.retry, self._attempt, self._shop.random)
+        delay = retry_delay(self.task.retry, self._attempt, self._shop.random, self._retry_after)
         text = f"attempt {self._attempt} failed, next in {seconds_text(delay)}: {outcome.error[:ERROR_NOTE]}"
         self._shop.metrics.counter("attempts_failed").add()
         self.message.nak(delay)

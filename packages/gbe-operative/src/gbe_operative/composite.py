@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Collection, Mapping, Sequence
 
 from gbe_jobs_domain.outcomes import TaskOutcome
 from gbe_jobs_domain.payloads import ControlKind
@@ -10,13 +10,18 @@ from gbe_operative.contract import Execution, Operative, OperativeContext
 
 
 class CompositeOperative(Operative):
-    """Routes by task type. Two members for one type are a mistake (`ValueError`)."""
+    """Routes by task type. Two members for one type are a mistake (`ValueError`).
 
-    def __init__(self, members: Sequence[Operative]) -> None:
+    `only`: of what the members handle, these types; None = all.
+    """
+
+    def __init__(self, members: Sequence[Operative], only: Collection[str] | None = None) -> None:
         self._members = tuple(members)
         self._routes: dict[str, Operative] = {}
         for member in self._members:
             for task_type in member.handles:
+                if only is not None and task_type not in only:
+                    continue
                 if task_type in self._routes:
                     raise ValueError(f"two Operatives for task type {task_type!r}")
                 self._routes[task_type] = member
@@ -26,6 +31,16 @@ class CompositeOperative(Operative):
     def handles(self) -> tuple[str, ...]:
         """Everything the members handle."""
         return tuple(self._routes)
+
+    @property
+    def slots(self) -> Mapping[str, int]:
+        """As the members say."""
+        return {
+            task_type: slots
+            for member in self._members
+            for task_type, slots in member.slots.items()
+            if self._routes.get(task_type) is member
+        }
 
     def controls(self, task_type: str) -> frozenset[ControlKind]:
         """The member's business."""

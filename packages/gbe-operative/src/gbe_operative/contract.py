@@ -9,10 +9,11 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterable, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from gbe_jobs_domain.edges import Ref
+from gbe_jobs_domain.edges import EdgeData, Ref
 from gbe_jobs_domain.outcomes import FailureKind, TaskOutcome
 from gbe_jobs_domain.payloads import ControlKind, ProgressKind, TaskQueued
 from gbe_nexus.artifacts import ArtifactStore
@@ -27,12 +28,34 @@ class OperativeError(Exception):
     """An attempt that failed, raised instead of returned.
 
     `retryable`: whether another attempt is worth it. `kind` `REJECTED` is never retried, whatever `retryable` says.
+    `retry_after`: seconds before which another attempt would be in vain (a service said so); the back-off comes on
+    top. `data`, `output`: what the task reports all the same, if this was the last attempt.
     """
 
-    def __init__(self, message: str, *, retryable: bool = True, kind: FailureKind = FailureKind.ERROR) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        retryable: bool = True,
+        kind: FailureKind = FailureKind.ERROR,
+        retry_after: float = 0.0,
+        data: EdgeData | None = None,
+        output: Sequence[str] = (),
+    ) -> None:
         super().__init__(message)
         self.retryable = retryable and kind in (FailureKind.ERROR, FailureKind.TIMEOUT)
         self.kind = kind
+        self.retry_after = retry_after
+        self.data = data
+        self.output = output
+
+
+class Interrupt(Enum):
+    """Why an attempt is ended from outside. What `STOP` ends is handed back, so nothing of it is to be kept."""
+
+    TIMEOUT = "timeout"
+    CANCEL = "cancel"
+    STOP = "stop"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +98,11 @@ class Execution:
         "_cancelled",
         "_controls",
         "_host",
+        "_when_cancelled",
         "_work_dir",
         "attempt",
         "deadline",
+        "interrupted",
         "masker",
         "params",
         "progress_state",
@@ -104,11 +129,14 @@ class Execution:
         """The params ending in `_ref` whose value lies in the artifact store; `params` has them as `store://` URIs."""
         self.deadline = deadline
         """The loop time at which the attempt is interrupted."""
+        self.interrupted: Interrupt | None = None
+        """Why `cancelled` is set."""
         self.masker: Masker | None = None
         """Replaces this task's secrets, where it has any."""
         self.progress_state: object = None
         """The host's: what it remembers of this attempt's progress."""
         self._cancelled: asyncio.Event | None = None
+        self._when_cancelled: Callable[[], None] | None = None
         self._controls: Controls | None = None
         self._work_dir: Path | None = None
 
@@ -123,9 +151,21 @@ class Execution:
         return self._cancelled
 
     @property
-    def watched(self) -> asyncio.Event | None:
-        """The event above where somebody asked for it."""
-        return self._cancelled
+    def watched(self) -> bool:
+        """Whether somebody asked for the event above, or to be called."""
+        return self._cancelled is not None or self._when_cancelled is not None
+
+    def when_cancelled(self, callback: Callable[[], None] | None) -> None:
+        """Call this, once, when `cancelled` is set: cheaper than a task that waits. None takes it back."""
+        self._when_cancelled = callback
+        if callback is not None and self._cancelled is not None and self._cancelled.is_set():
+            callback()
+
+    def cancel(self) -> None:
+        """Set `cancelled`: for the host."""
+        self.cancelled.set()
+        if self._when_cancelled is not None:
+            self._when_cancelled()
 
     @property
     def controls(self) -> Controls:
@@ -185,6 +225,13 @@ class Execution:
         """`text` with the values of this task's secrets replaced by `***`."""
         return text if self.masker is None else self.masker.text(text)
 
+    def conceal(self, *values: str) -> None:
+        """Take these for secrets as well: what is made of one, say, and could be read back out of it.
+
+        To be called before anything else is said.
+        """
+        self.masker = Masker((*(self.masker.secrets if self.masker is not None else ()), *values)) or None
+
     async def spill(
         self, source: bytes | Path | AsyncIterable[bytes], name: str, media_type: str = "application/octet-stream"
     ) -> Ref:
@@ -205,6 +252,11 @@ class Operative(ABC):
         worker sees to. Others are ignored. They are hints: the sender repeats one until progress shows its effect.
         """
         return frozenset()
+
+    @property
+    def slots(self) -> Mapping[str, int]:
+        """How many tasks of a type to run at once, where whoever starts the worker doesn't say."""
+        return {}
 
     async def start(self, context: OperativeContext) -> None:  # noqa: B027 - most have nothing to do
         """Called once, before the first task. An error stops the worker from starting."""

@@ -12,12 +12,13 @@ from gbe_operative.core.inputs import (
     InputError,
     Inputs,
     LookUp,
+    Open,
     Present,
     Store,
     content_of,
     give,
+    take,
     value_of,
-    walk,
 )
 
 
@@ -36,7 +37,17 @@ async def run_errands(inputs: Inputs, task: TaskQueued, artifacts: ArtifactStore
                     fetched[ref.key] = value_of(
                         await _read(artifacts, ref, reference, limit), ref.media_type, reference
                     )
-                give(inputs, task.job_id, param, walk(fetched[ref.key], path, reference))
+                take(inputs, task.job_id, param, fetched[ref.key], path, reference)
+            case Open(param, reference, key, path):
+                if key not in fetched:
+                    ref = ref_of(await _there(artifacts, param, key))
+                    data = await _read(artifacts, ref, reference, limit)
+                    # A text is what the field would have been, had it been short enough: a string.
+                    is_text = ref.media_type.startswith("text/")
+                    fetched[key] = (
+                        data.decode("utf-8", "replace") if is_text else value_of(data, ref.media_type, reference)
+                    )
+                take(inputs, task.job_id, param, fetched[key], path, reference)
             case Present(param, reference, ref):
                 value = await _plain_text(artifacts, ref, reference, limit)
                 if value is None:
@@ -44,14 +55,18 @@ async def run_errands(inputs: Inputs, task: TaskQueued, artifacts: ArtifactStore
                 else:
                     give(inputs, task.job_id, param, value)
             case LookUp(param, key):
-                artifact = await artifacts.info(key)
-                if artifact is None:
-                    raise InputError(f"param {param!r}: there is no artifact {key!r}")
-                _refer(inputs, param, ref_of(artifact))
+                _refer(inputs, param, ref_of(await _there(artifacts, param, key)))
             case Store(param, content, media_type):
                 key = artifact_key(task.job_id, task.task_id, "inputs", param)
                 _refer(inputs, param, ref_of(await artifacts.put(key, content, media_type=media_type)))
         inputs.errands.pop(0)
+
+
+async def _there(artifacts: ArtifactStore, param: str, key: str) -> Artifact:
+    artifact = await artifacts.info(key)
+    if artifact is None:
+        raise InputError(f"param {param!r}: there is no artifact {key!r}")
+    return artifact
 
 
 def _refer(inputs: Inputs, param: str, ref: Ref) -> None:

@@ -20,8 +20,8 @@ from gbe_nexus import (
     UnknownVersion,
     now_ms,
 )
-from gbe_operative.attempt import Attempt, Interrupt, hand_back_unstarted
-from gbe_operative.contract import Execution, Operative
+from gbe_operative.attempt import Attempt, hand_back_unstarted
+from gbe_operative.contract import Execution, Interrupt, Operative
 from gbe_operative.core.credit import Slots
 from gbe_operative.core.inputs import InputError, Inputs, plan_inputs
 from gbe_operative.core.masking import Masker

@@ -21,8 +21,8 @@ from gbe_nexus import (
     UndecodableMessage,
     UnknownVersion,
 )
-from gbe_operative.attempt import Attempt, Interrupt
-from gbe_operative.contract import Operative, OperativeContext
+from gbe_operative.attempt import Attempt
+from gbe_operative.contract import Interrupt, Operative, OperativeContext
 from gbe_operative.lane import Lane
 from gbe_operative.leases import Leases
 from gbe_operative.notes import Notes
@@ -64,7 +64,8 @@ class Worker(BusRole):
     ) -> None:
         super().__init__(transport, heartbeat_interval=heartbeat_interval, close_transport=close_transport)
         self._operative = operative
-        self._slots = {task_type: (slots or {}).get(task_type, DEFAULT_SLOTS) for task_type in operative.handles}
+        asked = {**operative.slots, **(slots or {})}
+        self._slots = {task_type: asked.get(task_type, DEFAULT_SLOTS) for task_type in operative.handles}
         self._settings = settings or WorkerSettings()
         self._secrets = secrets or Secrets({})
         self._lanes: dict[str, Lane] = {}

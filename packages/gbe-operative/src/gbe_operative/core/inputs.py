@@ -5,7 +5,11 @@ What needs the artifact store is planned here and done by `gbe_operative.inputs`
 A reference is `task` or `task.path`: split at the first dot; the path's parts are keys or array indices. Strings go in
 raw, other values as compact JSON. A param whose name ends in `_ref` gets a reference (`store://bucket/key`): of an edge
 that is a reference, that; of a string that is a `store://` URI, that; of any other value, one to a copy that is stored
-first. What is stored of an array of lines is text (what `stdin_ref` is used for most: `ls` into `sort`), of a string
+first. A field and the same name with `_ref` are two forms of one value, of which data has whichever suits its size:
+`fetch.body_ref` is a reference to a stored copy where there is only `body`, and `fetch.body.items.0` opens what
+`body_ref` refers to where there is only that.
+
+What is stored of an array of lines is text (what `stdin_ref` is used for most: `ls` into `sort`), of a string
 itself, of anything else JSON. An inline value that became a reference on its way, for its size, is opened and stored
 like that too: what a command reads does not depend on how much it is.
 """
@@ -22,6 +26,7 @@ from gbe_jobs_domain.edges import ARTIFACT_STORE, Inline, Ref
 from gbe_jobs_domain.payloads import SecretRef, TaskQueued
 
 SCHEME = "store://"
+REF = "_ref"
 JSON = "application/json"
 TEXT = "text/plain"
 
@@ -61,6 +66,16 @@ class LookUp:
 
 
 @dataclass(frozen=True, slots=True)
+class Open:
+    """The value at `path` in the artifact with that key, which a field of the data refers to."""
+
+    param: str
+    reference: str
+    key: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
 class Present:
     """The param gets a reference to the value in `ref`, as a command would like to read it."""
 
@@ -69,7 +84,7 @@ class Present:
     ref: Ref
 
 
-Errand = Fetch | Store | LookUp | Present
+Errand = Fetch | Store | LookUp | Open | Present
 
 
 @dataclass(slots=True)
@@ -96,7 +111,7 @@ def plan_inputs(task: TaskQueued, secret: Callable[[str], str | None]) -> Inputs
                 raise InputError(f"param {name!r}: this Operative has no secret {value.secret!r}")
             params[name] = revealed
             inputs.secrets.append(revealed)
-        elif name.endswith("_ref") and value.startswith(SCHEME):
+        elif name.endswith(REF) and value.startswith(SCHEME):
             inputs.errands.append(LookUp(name, own_key(name, value, task.job_id)))
         else:
             params[name] = value
@@ -115,7 +130,7 @@ def _plan_references(task: TaskQueued, inputs: Inputs) -> None:
         if isinstance(edge, Ref):
             if edge.store != ARTIFACT_STORE:
                 raise InputError(f"param {param!r}: {reference!r}: no artifact store {edge.store!r}")
-            if param.endswith("_ref") and not path:
+            if param.endswith(REF) and not path:
                 if edge.media_type == JSON:
                     inputs.errands.append(Present(param, reference, edge))
                 else:
@@ -126,12 +141,31 @@ def _plan_references(task: TaskQueued, inputs: Inputs) -> None:
             continue
         if upstream not in decoded:
             decoded[upstream] = _decode_edge(edge, reference)
-        give(inputs, task.job_id, param, walk(decoded[upstream], path, reference))
+        take(inputs, task.job_id, param, decoded[upstream], path, reference)
+
+
+def take(inputs: Inputs, job_id: str, param: str, value: Any, path: str, reference: str) -> None:
+    """Make the param of what is at `path` of the value, in either form. Raises `InputError`."""
+    wants_ref = param.endswith(REF)
+    parts = path.split(".") if path else []
+    for index, name in enumerate(parts):
+        part, rest = name, parts[index + 1 :]
+        if isinstance(value, dict) and part not in value:
+            uri = value.get(part + REF)
+            if isinstance(uri, str) and uri.startswith(SCHEME):
+                if rest or not wants_ref:
+                    inputs.errands.append(Open(param, reference, own_key(param, uri, job_id), ".".join(rest)))
+                    return
+                part += REF
+            elif wants_ref and not rest and part.endswith(REF) and part.removesuffix(REF) in value:
+                part = part.removesuffix(REF)
+        value = _step(value, part, reference)
+    give(inputs, job_id, param, value)
 
 
 def give(inputs: Inputs, job_id: str, param: str, value: Any) -> None:
     """Make the param of a value, or plan the errand that makes it."""
-    if not param.endswith("_ref"):
+    if not param.endswith(REF):
         inputs.params[param] = text_of(value)
     elif isinstance(value, str) and value.startswith(SCHEME):
         inputs.errands.append(LookUp(param, own_key(param, value, job_id)))
@@ -149,24 +183,19 @@ def own_key(param: str, uri: str, job_id: str) -> str:
     return key
 
 
-def walk(value: Any, path: str, reference: str) -> Any:
-    """What is at `path`. Raises `InputError` with the reference, and what there is instead."""
-    if not path:
-        return value
-    for part in path.split("."):
-        if isinstance(value, dict):
-            if part not in value:
-                raise InputError(f"input {reference!r}: no {part!r}; there is {_some(list(value))}")
-            value = value[part]
-        elif isinstance(value, list):
-            if not (part.isascii() and part.isdigit()):
-                raise InputError(f"input {reference!r}: {part!r} is no index of an array of {len(value)}")
-            if int(part) >= len(value):
-                raise InputError(f"input {reference!r}: no index {part}; the array has {len(value)} items")
-            value = value[int(part)]
-        else:
-            raise InputError(f"input {reference!r}: no {part!r} in {_kind(value)}")
-    return value
+def _step(value: Any, part: str, reference: str) -> Any:
+    """One part of a path further. Raises `InputError` with the reference, and what there is instead."""
+    if isinstance(value, dict):
+        if part not in value:
+            raise InputError(f"input {reference!r}: no {part!r}; there is {_some(list(value))}")
+        return value[part]
+    if isinstance(value, list):
+        if not (part.isascii() and part.isdigit()):
+            raise InputError(f"input {reference!r}: {part!r} is no index of an array of {len(value)}")
+        if int(part) >= len(value):
+            raise InputError(f"input {reference!r}: no index {part}; the array has {len(value)} items")
+        return value[int(part)]
+    raise InputError(f"input {reference!r}: no {part!r} in {_kind(value)}")
 
 
 def text_of(value: Any) -> str:
