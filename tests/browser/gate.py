@@ -5,6 +5,7 @@ import socket
 import sys
 from pathlib import Path
 
+from tests.browser import library
 from tests.integration.site import RoleProcess
 
 TOKENS = {
@@ -18,6 +19,7 @@ class Gate(RoleProcess):
     """`start`, `kill`, `stop` as for every role; a second life has the same port and the same data."""
 
     def __init__(self, folder: Path, *, tokens: bool = False, environment: dict[str, str] | None = None) -> None:
+        library.make(folder / "data" / "library")
         port = _free_port()
         argv: list[str | Path] = [sys.executable, "-m", "trinity_gate", "--port", str(port), "--data", folder / "data"]
         if tokens:
@@ -28,6 +30,7 @@ class Gate(RoleProcess):
             argv += ["--tokens", file]
         known = {name: value for name, value in os.environ.items() if not name.startswith("GBE_")}
         super().__init__("trinity-gate", argv, {**known, **(environment or {})}, folder)
+        self.data = folder / "data"
         self.url = f"http://127.0.0.1:{port}"
 
 

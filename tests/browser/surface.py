@@ -36,12 +36,14 @@ class Surface:
         self.complaints: list[str] = []
         self.tolerated: list[str] = []
         """Parts of console messages that a test brings about on purpose."""
-        page.on("request", self.requests.append)
-        page.on("websocket", self.sockets.append)
+        page.on("request", lambda request: self.requests.append(request))
+        page.on("websocket", lambda socket: self.sockets.append(socket))
         page.on("pageerror", lambda error: self.complaints.append(f"error: {error}"))
         page.on(
             "console",
-            lambda said: self.complaints.append(f"{said.type}: {said.text}") if said.type in ("error", "warning") else None,
+            lambda said: (
+                self.complaints.append(f"{said.type}: {said.text}") if said.type in ("error", "warning") else None
+            ),
         )
 
     async def open(self, where: str = "") -> None:
@@ -154,10 +156,12 @@ class Surface:
     async def expect_clean(self) -> None:
         """No request left the origin, nothing was refused by the content security policy, nothing went wrong unseen."""
         socket_url = self.url.replace("http", "ws", 1)
-        strangers = [each.url for each in self.requests if not each.url.startswith((f"{self.url}/", f"blob:{self.url}/"))]
+        strangers = [
+            each.url for each in self.requests if not each.url.startswith((f"{self.url}/", f"blob:{self.url}/"))
+        ]
         strangers += [each.url for each in self.sockets if not each.url.startswith(f"{socket_url}/")]
-        assert strangers == []
+        assert strangers == [], strangers
         if not self.page.is_closed():
             assert await self.page.evaluate("window.__violations ?? []") == []
         complaints = [said for said in self.complaints if not any(part in said for part in self.tolerated)]
-        assert complaints == []
+        assert complaints == [], complaints

@@ -1,6 +1,7 @@
 """A whole operator session, clicked through: item 7 of the operator-surface issue, and what it shows when done."""
 
 import json
+import re
 import zipfile
 
 import pytest
@@ -18,15 +19,18 @@ async def test_start_watch_pause_step_resume_stop_history_export_logs(surface: S
     await expect(surface.pill).to_have_text("Idle")
     await surface.picture("session-1-idle")
 
-    await surface.start("ring-5", 200_000)
+    await surface.start("mesh-120", 200_000)
     await surface.expect_controls(pause=True, step=False, stop=True)
     await expect(surface.pill).to_have_text("Running")
 
     # It moves without a reload.
     await surface.expect_ticks_beyond(0)
     await surface.expect_ticks_beyond(await surface.ticks())
-    loads = [each for each in surface.requests if each.is_navigation_request()]
-    assert len(loads) == 1
+    await surface.control("pause").click()
+    await surface.expect_controls(resume=True, step=True, stop=True)
+    await expect(surface.pill).to_have_text("Paused")
+    assert len([each for each in surface.requests if each.is_navigation_request()]) == 1
+
     cards = surface.panel("dashboard").locator(".pillar")
     await expect(cards).to_have_count(5)
     for card in await cards.all():
@@ -34,21 +38,16 @@ async def test_start_watch_pause_step_resume_stop_history_export_logs(surface: S
         await expect(card.locator(".pillar-headline")).not_to_have_text("–")
     await expect(page.get_by_role("img", name="Ticks per second")).to_have_attribute("aria-label", _with("highest"))
     drawing = page.locator(".topology-drawing")
-    await expect(drawing.locator(".topology-node")).to_have_count(5)
-    await expect(drawing.locator("title").first).to_contain_text("n1")
-    await surface.picture("session-2-running")
+    await expect(drawing.locator(".topology-node")).to_have_count(120)
+    await expect(drawing.locator("title").first).to_contain_text("mesh-120")
+    await surface.picture("session-2-paused")
 
-    await surface.control("pause").click()
-    await surface.expect_controls(resume=True, step=True, stop=True)
-    await expect(surface.pill).to_have_text("Paused")
     held = await surface.ticks()
     await surface.control("step").click()
     await expect(page.locator(".progress")).to_have_attribute("aria-valuetext", _with(f"tick {held + 1:,} of"))
-    assert await surface.ticks() == held + 1
-    await surface.picture("session-3-paused")
-
     await surface.control("resume").click()
     await surface.expect_ticks_beyond(held + 1)
+    await surface.picture("session-3-running")
 
     # Stopping asks once, and saying no sends nothing.
     before = surface.writes()
@@ -69,7 +68,7 @@ async def test_start_watch_pause_step_resume_stop_history_export_logs(surface: S
     await expect(row).to_contain_text("cancelled")
     await row.get_by_role("button", name=run["run_id"]).click()
     side = surface.panel("history").locator(".detail")
-    await expect(side).to_contain_text("ring-5")
+    await expect(side).to_contain_text("mesh-120")
     await expect(side).to_contain_text("of 200,000")
     assert page.url.endswith(f"#/history/{run['run_id']}")
     await surface.picture("session-5-history")
@@ -151,7 +150,12 @@ async def test_what_the_service_refuses_is_said_at_the_field_and_elsewhere(surfa
 
     # Somebody else was faster, and the page did not know yet.
     surface.tolerated.append("409")
-    await page.route("**/runs", lambda route: route.fulfill(status=409, json={"error": {"code": "run_active", "message": "another run is under way", "field": None}}))
+    await page.route(
+        "**/runs",
+        lambda route: route.fulfill(
+            status=409, json={"error": {"code": "run_active", "message": "another run is under way", "field": None}}
+        ),
+    )
     await surface.control("start").click()
     toast = surface.toast("another run is under way")
     await expect(toast).to_contain_text("run_active · 409")
@@ -159,7 +163,5 @@ async def test_what_the_service_refuses_is_said_at_the_field_and_elsewhere(surfa
     await expect(toast).to_have_count(0)
 
 
-def _with(part: str) -> "object":
-    import re
-
+def _with(part: str) -> re.Pattern[str]:
     return re.compile(re.escape(part))

@@ -110,7 +110,8 @@ export class Chart {
       paint.moveTo(PAD.left, ruled);
       paint.lineTo(width - PAD.right, ruled);
       paint.stroke();
-      if (points.length) paint.fillText(this.#show(top * share), PAD.left - 6, ruled);
+      // A half that is rounded would be wrong, so it goes without a label.
+      if (points.length && (share !== 0.5 || top > 1)) paint.fillText(this.#show(top * share), PAD.left - 6, ruled);
     }
     paint.textBaseline = "alphabetic";
     paint.textAlign = "left";

@@ -21,7 +21,7 @@ const LOOKS = {
 
 const BUSY = { start: "Starting…", pause: "Pausing…", resume: "Resuming…", step: "Stepping…", stop: "Stopping…", reset: "Resetting…" };
 
-const PICTURES = { idle: "idle", queued: "history", running: "running", paused: "pause", settling: "running", fault: "error" };
+const PICTURES = { idle: "idle", queued: "history", running: "running", paused: "pause", finishing: "save", stopping: "stop", fault: "error" };
 
 export class Controls {
   #surface;

@@ -13,17 +13,18 @@ export function layout(count, edges, { aspect = 1.6 } = {}) {
     const angle = (2 * Math.PI * index) / count - Math.PI / 2;
     return { x: Math.cos(angle), y: Math.sin(angle) };
   });
-  if (!isRing(count, edges)) {
+  if (!hasRing(count, edges)) {
     if (count > 2) settle(places, edges);
     turn(places);
   }
   return fit(places, aspect);
 }
 
-/** Whether the edges are one ring over all nodes in their order: the circle is the drawing then. */
-function isRing(count, edges) {
-  const wanted = new Set(Array.from({ length: count }, (_, node) => [node, (node + 1) % count].sort((a, b) => a - b).join()));
-  return count > 2 && edges.length === count && edges.every(([a, b]) => wanted.delete([a, b].sort((x, y) => x - y).join()));
+/** Whether the edges go once around all nodes in their order: then the circle is the best drawing, chords and all. */
+function hasRing(count, edges) {
+  const pair = (a, b) => `${Math.min(a, b)} ${Math.max(a, b)}`;
+  const known = new Set(edges.map(([a, b]) => pair(a, b)));
+  return count > 2 && Array.from({ length: count }, (_, node) => pair(node, (node + 1) % count)).every((edge) => known.has(edge));
 }
 
 function settle(places, edges) {

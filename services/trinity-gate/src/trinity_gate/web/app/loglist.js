@@ -103,12 +103,12 @@ export class LogList {
     this.#schedule();
   }
 
-  /** Hold exactly these entries. */
-  reset(entries = []) {
+  /** Hold exactly these entries; `before` of them were left out already. */
+  reset(entries = [], before = 0) {
+    this.#select(-1);
     this.#entries = [];
     this.#matches = [];
-    this.#dropped = 0;
-    this.#select(-1);
+    this.#dropped = before;
     this.append(entries);
   }
 
@@ -171,7 +171,8 @@ export class LogList {
           this.#viewport.scrollTop = end;
         }
       }
-      const top = Math.floor(this.#viewport.scrollTop / LINE);
+      // After filtering, the place may lie beyond the end until the browser has moved it.
+      const top = Math.min(Math.floor(this.#viewport.scrollTop / LINE), Math.max(0, this.#matches.length - Math.floor(height / LINE)));
       this.#first = Math.max(0, top - SPARE);
       this.#last = Math.min(this.#matches.length, top + Math.ceil(height / LINE) + SPARE);
       this.#rows.style.transform = `translateY(${this.#first * LINE}px)`;

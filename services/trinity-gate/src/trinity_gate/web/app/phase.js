@@ -4,21 +4,20 @@
  * @module
  */
 
-/** Per phase: the controls shown, each with whether it may be used (item 7 of the issue; `queued`, `settling`: README). */
+/** Per phase: the controls shown, each with whether it may be used (item 7 of the issue; the others: README). */
 const CONTROLS = {
   idle: { start: true },
   queued: { pause: false, step: false, stop: true },
   running: { pause: true, step: false, stop: true },
   paused: { resume: true, step: true, stop: true },
-  settling: { pause: false, step: false, stop: false },
+  finishing: { pause: false, step: false, stop: true },
+  stopping: { pause: false, step: false, stop: false },
   fault: { reset: true },
 };
 
-const PHASES = { queued: "queued", running: "running", paused: "paused", stopping: "settling", finishing: "settling" };
-
 /** The service's run → the surface's phase. A run that has ended leaves the surface idle, except by a fault. */
 export function phaseOf(run) {
-  if (run?.state === "running") return PHASES[run.phase] ?? (run.paused ? "paused" : "running");
+  if (run?.state === "running") return run.phase in CONTROLS ? run.phase : run.paused ? "paused" : "running";
   return run?.state === "fault" ? "fault" : "idle";
 }
 
@@ -34,5 +33,5 @@ export function pillOf(run) {
   const phase = phaseOf(run);
   if (phase === "fault") return { kind: "fault", text: "Fault", last: null };
   if (phase === "idle") return { kind: "idle", text: "Idle", last: run ? run.state : null };
-  return { kind: phase, text: WORDS[run.phase] ?? WORDS[phase], last: null };
+  return { kind: phase, text: WORDS[phase], last: null };
 }

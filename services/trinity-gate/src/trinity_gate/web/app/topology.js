@@ -14,6 +14,13 @@ export const DRAWN_AT_MOST = 200;
 const WIDTH = 400;
 const HEIGHT = 310;
 
+/** The least distance between two places. */
+function closest(places) {
+  let least = Infinity;
+  for (const [index, { x, y }] of places.entries()) for (const other of places.slice(index + 1)) least = Math.min(least, Math.hypot(x - other.x, y - other.y));
+  return least;
+}
+
 export class Topology {
   #stage = el("div", { class: "topology-stage" });
   #caption = el("p", { class: "topology-caption" });
@@ -57,11 +64,11 @@ export class Topology {
   #draw({ gid, nodes, edges }) {
     const index = new Map(nodes.map(({ node_id }, position) => [node_id, position]));
     const pairs = edges.map(({ i, j }) => [index.get(i), index.get(j)]);
-    const radius = Math.max(5, Math.min(24, 150 / Math.sqrt(nodes.length) / 1.6));
-    const margin = radius + (nodes.length <= 40 ? 16 : 4);
+    const margin = nodes.length <= 40 ? 38 : 16;
     const width = WIDTH - 2 * margin;
     const height = HEIGHT - 2 * margin;
     const places = layout(nodes.length, pairs, { aspect: width / height }).map(({ x, y }) => ({ x: margin + x * width, y: margin + y * height }));
+    const radius = Math.max(2.5, Math.min(24, closest(places) * 0.38));
     const lines = pairs.map(([a, b]) =>
       a === b
         ? svg("circle", { class: "topology-edge", cx: places[a].x + radius, cy: places[a].y - radius, r: radius * 0.7 })

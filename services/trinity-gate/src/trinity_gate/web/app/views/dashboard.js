@@ -78,7 +78,7 @@ export class Dashboard {
     setText(elapsed.note, run?.started_at ? `since ${timeOfDay(run.started_at).slice(0, 8)}` : "");
     const left = phase === "running" && live?.ticks_per_s > 0 ? (run.ticks_total - run.ticks_completed) / live.ticks_per_s : NaN;
     setText(rest.value, duration(left));
-    setText(rest.note, { running: "at this speed", paused: "paused", queued: "not begun", settling: "ending" }[phase] ?? "");
+    setText(rest.note, { running: "at this speed", paused: "paused", queued: "not begun", finishing: "results are being stored", stopping: "stopping" }[phase] ?? "");
   }
 
   #banner(run, ctx) {

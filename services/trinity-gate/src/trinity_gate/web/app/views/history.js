@@ -23,6 +23,11 @@ function resultTag(result) {
   return el("span", { class: "result", data: { result } }, icon(PICTURES[result] ?? "unknown"), result);
 }
 
+/** A long id by its end, which is what tells two apart. */
+function brief(id) {
+  return id.length <= 16 ? id : `…${id.slice(-10)}`;
+}
+
 export class History {
   #ctx;
   #entries = [];
@@ -68,7 +73,13 @@ export class History {
       const run = store.get("run");
       if (this.#visible && run?.run_id === this.#open && run.phase === "ended") this.#showRun(run.run_id);
     });
-    ctx.surface.on("history", () => this.#visible && this.#load());
+    const refresh = () => {
+      if (!this.#visible) return;
+      this.#load();
+      if (this.#open) this.#showRun(this.#open); // results come in after the end
+    };
+    ctx.surface.on("history", refresh);
+    ctx.surface.on("logs", refresh);
     this.#drawSide();
     this.#drawCompare();
   }
@@ -128,7 +139,7 @@ export class History {
           el("td", {}, resultTag(result)),
           el("td", { class: "number", text: count(ticks) }),
           el("td", { class: "number", text: duration(between(start, end)) }),
-          el("td", { class: "id" }, el("button", { type: "button", class: "link", text: id, on: { click: () => this.#ctx.router.go("history", id) } })),
+          el("td", { class: "id" }, el("button", { type: "button", class: "link", text: brief(id), "aria-label": id, title: id, on: { click: () => this.#ctx.router.go("history", id) } })),
         );
       }),
     );
@@ -184,11 +195,13 @@ export class History {
     const facts = (pairs) => el("dl", { class: "facts" }, ...pairs.filter(([, value]) => value).map(([label, value]) => el("div", {}, el("dt", { text: label }), el("dd", {}, value))));
     const end = run.ended_at ?? new Date().toISOString();
     const download = button(bundle.size ? `Export (${bytes(bundle.size)})` : "Export", { icon: "download", kind: "primary", on: { click: () => this.#export(run, download) } });
-    download.disabled = !bundle.available;
-    download.title = bundle.available ? "Download the run's results, logs and snapshot as a zip" : "There is nothing to export";
+    const collecting = run.state !== "running" && log.state === "live";
+    download.disabled = !bundle.available || collecting;
+    download.title = collecting ? "The results are still being collected" : bundle.available ? "Download the run's results, logs and snapshot as a zip" : "There is nothing to export";
     const logs = button("Logs", { icon: "logs", on: { click: () => this.#ctx.router.go("logs", id) } });
     this.#drawSide(
       el("header", { class: "card-head" }, el("h2", { class: "card-title mono", text: id }), el("span", { class: "spring" }), logs, download),
+      collecting && el("div", { class: "banner", data: { kind: "info" }, role: "status" }, icon("info"), el("div", { class: "banner-text" }, el("span", { text: "The run is over; its results are still being collected." }))),
       run.fault_reason && el("div", { class: "banner", data: { kind: "error" } }, icon("error"), el("div", { class: "banner-text" }, el("strong", { text: "Fault" }), el("span", { text: run.fault_reason }))),
       facts([
         ["Scenario", run.scenario_id],

@@ -142,7 +142,8 @@ export class Logs {
       const all = [...this.#logs.values()].flatMap(({ entries }) => entries).concat(this.#ctx.own.entries);
       this.#list.reset(all.sort((a, b) => Date.parse(a.timestamp) - Date.parse(b.timestamp)));
     } else {
-      this.#list.reset(this.#logs.get(this.#shown)?.entries ?? []);
+      const entries = this.#logs.get(this.#shown)?.entries ?? [];
+      this.#list.reset(entries, entries[0]?.index ?? 0);
     }
   }
 
