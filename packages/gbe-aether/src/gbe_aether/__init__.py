@@ -16,6 +16,7 @@ from gbe_aether.introspection import IntrospectionViewV1, build_introspection_vi
 from gbe_aether.metrics import MetricsConfigV1, MetricsSnapshotV1
 from gbe_aether.profile import ProfileConfigV1, cmp0_profile, load_profile_config
 from gbe_aether.registry import ScenarioRegistryV1, ScenarioV1, load_scenario_registry, registry_from_document
+from gbe_aether.replay import replay_state
 from gbe_aether.result import GF01RunResult, SessionRunResult
 from gbe_aether.run_config import (
     RunConfigV1,
@@ -103,6 +104,7 @@ __all__ = [
     "extend_bundle",
     "LedgerVerification",
     "verify_ledger",
+    "replay_state",
     "H",
     "canonical",
     "plain",

@@ -200,8 +200,8 @@ class Bundle:
 
     @property
     def members(self) -> list[str]:
-        """The names of the members that the manifest lists."""
-        return list(self.manifest["members"])
+        """The names of the members that the manifest lists and the file has, in the file's order."""
+        return [name for name in self._zip.namelist() if name in self.manifest["members"]]
 
     @property
     def session(self) -> dict[str, Any]:
@@ -228,7 +228,7 @@ class Bundle:
     def check(self) -> None:
         """Raise `ValueError` unless the members are exactly those of the manifest."""
         names = set(self._zip.namelist()) - {MANIFEST}
-        for name in sorted(names.symmetric_difference(self.members)):
+        for name in sorted(names.symmetric_difference(self.manifest["members"])):
             where = "the manifest" if name in names else "the file"
             raise ValueError(f"{self.path}: {name} is missing in {where}")
         for name in self.members:

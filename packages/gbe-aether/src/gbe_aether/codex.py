@@ -3,6 +3,7 @@
 import hashlib
 from array import array
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from gbe_aether.governance import Decisions, Verdict
 from gbe_aether.history import History
@@ -23,7 +24,7 @@ class Occurrences:
     def __len__(self) -> int:
         return len(self._by_key)
 
-    def count(self, tick: int, differences: Sequence[int]) -> None:
+    def count(self, tick: int, differences: Any) -> None:
         """Count the signature of a tick; the same object as in the tick before is known by that."""
         if self._last is not None and self._last[0] is differences:
             found = self._last[1]
@@ -38,9 +39,11 @@ class Occurrences:
         return list(self._by_key.values())
 
 
-def _key(differences: Sequence[int]) -> _Key:
+def _key(differences: Any) -> _Key:
     if len(differences) <= 16:
-        return tuple(differences)
+        return tuple(map(int, differences))
+    if not isinstance(differences, list):
+        return hashlib.sha256(differences.tobytes()).digest()
     try:
         content = array("q", differences).tobytes()
     except OverflowError:

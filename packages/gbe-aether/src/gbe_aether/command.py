@@ -15,13 +15,14 @@ from typing import Any
 from gbe_aether import fixtures
 from gbe_aether.bundle import Bundle, write_bundle
 from gbe_aether.canonical import plain
-from gbe_aether.golden import verify_golden_file
+from gbe_aether.documents import read_document
+from gbe_aether.golden import verify_golden
 from gbe_aether.introspection import build_introspection_view
 from gbe_aether.registry import load_scenario_registry
 from gbe_aether.result import SessionRunResult
 from gbe_aether.session import run_session
 from gbe_aether.session_config import SessionConfigV1, load_run_session_config, with_ticks
-from gbe_aether.snapshots import compare_snapshots, full_snapshot, session_snapshot, write_snapshot
+from gbe_aether.snapshots import FULL_FORMAT, compare_snapshots, full_snapshot, session_snapshot, write_snapshot
 from gbe_aether.verification import verify_ledger
 
 
@@ -269,8 +270,11 @@ def _verify_file(file: Path) -> int:
         with Bundle(file) as bundle:
             bundle.check()
         return _tell_ledger(file, verify_ledger(file))
+    document = read_document(file, "Golden file")
+    if isinstance(document, dict) and document.get("format") == FULL_FORMAT:
+        return _tell_ledger(file, verify_ledger(document))
     failed = 0
-    for outcome in verify_golden_file(file):
+    for outcome in verify_golden(document):
         if outcome.passed:
             print(f"ok    {file.name}: {outcome.case}")
         else:

@@ -22,8 +22,8 @@ def resolve(path: Path, name: str) -> Path:
     """
     try:
         return path.resolve()
-    except (OSError, RuntimeError) as error:
-        raise ValueError(f"{name} cannot be resolved (a cycle of symbolic links?): {path}") from error
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ValueError(f"{name} cannot be resolved (a cycle of symbolic links?): {str(path)!r}") from error
 
 
 def read_document(path: str | os.PathLike[str], what: str) -> Any:

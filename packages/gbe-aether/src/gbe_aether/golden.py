@@ -39,8 +39,12 @@ class GoldenOutcome(msgspec.Struct, frozen=True):
         return not self.diffs
 
 
-def verify_golden(document: Any) -> Iterator[GoldenOutcome]:
+def verify_golden(document: Any, kernel: str | None = None) -> Iterator[GoldenOutcome]:
     """Run the cases of a golden document.
+
+    Args:
+        document: The document.
+        kernel: See `umx.Stepper`; for tests.
 
     Raises:
         ValueError: it isn't one.
@@ -53,15 +57,15 @@ def verify_golden(document: Any) -> Iterator[GoldenOutcome]:
         for case in document["cases"]:
             yield _verify_error(case)
     elif isinstance(document.get("expect"), dict) and isinstance(document.get("inputs"), dict):
-        yield _verify_case(document)
+        yield _verify_case(document, kernel)
     else:
         raise ValueError("not a golden file: it has neither cases nor inputs and expect")
 
 
-def _verify_case(document: Mapping[str, Any]) -> GoldenOutcome:
+def _verify_case(document: Mapping[str, Any], kernel: str | None) -> GoldenOutcome:
     name = str(document.get("case"))
     try:
-        result = _run(document["inputs"])
+        result = _run(document, kernel)
         found = observe(result, document["expect"])
     except Exception as error:
         return GoldenOutcome(name, [SnapshotDiff("expect", "a run", f"{type(error).__name__}: {error}")])
@@ -96,22 +100,35 @@ def _verify_error(case: Any) -> GoldenOutcome:
     return GoldenOutcome(name, diff_snapshots(expected, found, 1))
 
 
-def _run(inputs: Mapping[str, Any]) -> SessionRunResult:
-    """Run a case's inputs, observed as the recordings were: with logging in memory and metrics."""
+def _run(document: Mapping[str, Any], kernel: str | None) -> SessionRunResult:
+    """Run a case's inputs, observed as the recording was: with a log and metrics where it has them."""
+    inputs, expected = document["inputs"], document["expect"]
     config = inputs["run_config"]
-    if "run_config_file" in inputs:
-        # A scenario's config is the file as it is on disk; it was observed with these switched on.
-        config = {**config, "logging": {"enabled": True, "destination": "memory"}, "metrics": {"enabled": True}}
-    return _run_config(inputs, config)
+    if isinstance(config, dict):
+        config = dict(config)
+        # A scenario's config is the file as it is on disk; these were switched on for the recording.
+        if _total(expected.get("logs")) and not _enabled(config.get("logging")):
+            config["logging"] = {"enabled": True, "destination": "memory"}
+        if expected.get("metrics") is not None and not _enabled(config.get("metrics")):
+            config["metrics"] = {"enabled": True}
+    return _run_config(inputs, config, kernel)
 
 
-def _run_config(inputs: Mapping[str, Any], config: Any) -> SessionRunResult:
+def _total(logs: Any) -> bool:
+    return isinstance(logs, dict) and bool(logs.get("total"))
+
+
+def _enabled(block: Any) -> bool:
+    return isinstance(block, dict) and bool(block.get("enabled"))
+
+
+def _run_config(inputs: Mapping[str, Any], config: Any, kernel: str | None = None) -> SessionRunResult:
     with tempfile.TemporaryDirectory(prefix="gbe-aether-") as folder:
         if isinstance(config, dict):
             named = {f"{name}_path": f"{name}.json" for name in ("topology", "profile", "pfna")}
             config = {**config, **{key: value for key, value in named.items() if config.get(key)}}
         staged = _stage({**inputs, "run_config": config}, Path(folder))
-        return run_session(load_run_session_config(staged))
+        return run_session(load_run_session_config(staged), kernel=kernel)
 
 
 def _stage(inputs: Mapping[str, Any], base: Path) -> Path:
@@ -314,6 +331,6 @@ def _diff_further(document: Mapping[str, Any], result: SessionRunResult) -> list
     return []
 
 
-def verify_golden_file(path: str | os.PathLike[str]) -> Iterator[GoldenOutcome]:
+def verify_golden_file(path: str | os.PathLike[str], kernel: str | None = None) -> Iterator[GoldenOutcome]:
     """Run the cases of a golden file. Raises what `read_document` and `verify_golden` raise."""
-    yield from verify_golden(read_document(path, "Golden file"))
+    yield from verify_golden(read_document(path, "Golden file"), kernel)

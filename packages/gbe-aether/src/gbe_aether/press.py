@@ -24,12 +24,32 @@ def z(value: int) -> int:
     return 8 * max(1, (abs(value).bit_length() + 7) // 7)
 
 
-def z_sum(values: Iterable[int]) -> int:
-    """The sum of `z` over components."""
+def z_sum(values: Any) -> int:
+    """The sum of `z` over components, of a sequence or an array."""
+    if not isinstance(values, list | tuple):
+        from gbe_aether.digits import z_sum_of
+
+        return z_sum_of(values)
     total = 0
     for value in values:
         total += 8 if -64 < value < 64 else z(value)
     return total
+
+
+def _difference(value: Any, last: Any) -> Any:
+    if not isinstance(value, list | tuple):
+        if not isinstance(last, list | tuple):
+            return value - last
+        value = value.tolist()
+    elif not isinstance(last, list | tuple):
+        last = last.tolist()
+    return [a - b for a, b in zip(value, last, strict=True)]
+
+
+def _equal(value: Any, last: Any) -> bool:
+    if isinstance(value, list | tuple) and isinstance(last, list | tuple):
+        return value == last
+    return len(value) == len(last) and bool((value == last).all())
 
 
 class Stream:
@@ -48,8 +68,8 @@ class Stream:
         self._runs = 0
         self._run_length = 0
 
-    def append(self, value: Sequence[int]) -> None:
-        """Take the value of the next tick."""
+    def append(self, value: Any) -> None:
+        """Take the value of the next tick: a list, a tuple, or an array of integers."""
         last = self._last
         self._count += 1
         if last is None:
@@ -60,10 +80,10 @@ class Stream:
             elif value is last:
                 self._bits += 8 * self._width
             else:
-                self._bits += z_sum([a - b for a, b in zip(value, last, strict=True)])
+                self._bits += z_sum(_difference(value, last))
         elif self.scheme == "ID":
             self._bits += z_sum(value)
-        elif last is not None and (value is last or value == last):
+        elif last is not None and (value is last or _equal(value, last)):
             self._run_length += 1
         else:
             if last is not None:
@@ -131,7 +151,7 @@ class Press:
             self._open = [stream for window in windows for stream in window.streams]
             self.sources = {stream.source for stream in self._open}
 
-    def append(self, values: dict[str, Sequence[int]]) -> None:
+    def append(self, values: dict[str, Any]) -> None:
         """Take a tick's values by source."""
         for stream in self._open:
             stream.append(values[stream.source])

@@ -98,19 +98,12 @@ def run_config_from_document(document: Any, base: Path | None) -> RunConfigV1:
     state = _state(doc.get("initial_state"))
     windows = _windows(doc.get("windows"))
     primary = str(required(doc, "primary_window_id", _MISSING))
+    declared = dict(doc.get("governance", {}))
     nap, diagnostics = dict(doc.get("nap", {})), dict(doc.get("diagnostics", {}))
     enable_codex, enable_pfna = bool(doc.get("enable_codex", False)), bool(doc.get("enable_pfna", False))
     pfna_path = doc.get("pfna_path")
     if pfna_path is not None and not isinstance(pfna_path, str):
         raise ValueError("pfna_path must be a string when provided")
-    governance = governance_from_run_config(
-        dict(doc.get("governance", {})),
-        gid=gid,
-        run_id=run_id,
-        enable_codex=enable_codex,
-        nap=nap,
-        diagnostics=diagnostics,
-    )
     logging = logging_from_document(doc.get("logging", {}))
     metrics = an_object(doc.get("metrics", {}), "metrics must be an object")
     if version != 1:
@@ -129,6 +122,14 @@ def run_config_from_document(document: Any, base: Path | None) -> RunConfigV1:
         raise ValueError("At least one window must be provided")
     if all(window.window_id != primary for window in windows):
         raise ValueError("primary_window_id must reference a declared window")
+    governance = governance_from_run_config(
+        declared,
+        gid=gid,
+        run_id=run_id,
+        enable_codex=enable_codex,
+        nap=nap,
+        diagnostics=diagnostics,
+    )
     pfna_file = None
     if base is not None:
         if enable_pfna and not pfna_path:

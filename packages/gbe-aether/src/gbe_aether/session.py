@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
@@ -56,6 +56,7 @@ class Session:
         on_log: Called with every log entry as it happens.
         memory_limit: How many bytes of records stay in memory before a temporary file is used.
         folder: Where that file is made; the system's folder for such files if not said.
+        kernel: See `umx.Stepper`; for tests and measurements.
     """
 
     def __init__(
@@ -65,12 +66,13 @@ class Session:
         on_log: Callable[[StructuredLogEntryV1], None] | None = None,
         memory_limit: int = MEMORY_LIMIT,
         folder: str | None = None,
+        kernel: str | None = None,
     ) -> None:
         self.config = config
         spool = Spool(memory_limit, folder)
         self.logger = StructuredLogger(config.logging, on_entry=on_log, spool=spool)
         self._spool = spool
-        self._stepper = Stepper(config.topology)
+        self._stepper = Stepper(config.topology, kernel)
         self._history = History(config, spool, self._stepper)
         self._envelopes = Envelopes(config.profile, config.gid, config.nid)
         self._press = Press(config.windows, config.profile)
@@ -79,7 +81,7 @@ class Session:
         self._phase = "ready"
         self._tick = 0
         self._chain = config.profile.C0
-        self._state: Sequence[int] = self._history.initial
+        self._state: Any = self._history.initial
         self._outcome: Outcome | None = None
         self._sealing: Sealing | None = None
         self._result: SessionRunResult | None = None
@@ -136,6 +138,11 @@ class Session:
     def chain(self) -> int:
         """C_t of the last tick; C0 before the first."""
         return self._chain
+
+    @property
+    def spooled_bytes(self) -> int:
+        """How many bytes of records are in the temporary file."""
+        return self._spool.file_bytes
 
     # --- driving it ------------------------------------------------------------------------------
 
@@ -232,8 +239,7 @@ class Session:
         if vector is not None:
             check = payload_ref(history.inputs(tick), config.profile.modulus_M)
             self._envelopes.ingress(tick, check, self._chain)
-            self._state = [a + b for a, b in zip(self._state, vector, strict=True)]
-            outcome = self._stepper.step(self._state, None)
+            outcome = self._stepper.step([a + b for a, b in zip(self.state, vector, strict=True)], None)
         elif last is None:
             outcome = self._stepper.step(self._state, None)
         elif last.at_rest:
@@ -259,7 +265,7 @@ class Session:
         if self._log_tick is not None:
             self._log_tick()
 
-    def _values(self, outcome: Outcome, previous: int) -> dict[str, Sequence[int]]:
+    def _values(self, outcome: Outcome, previous: int) -> dict[str, Any]:
         return {
             "post_u_deltas": outcome.deltas,
             "fluxes": outcome.fluxes,
@@ -340,6 +346,7 @@ def run_session(
     cancelled: Callable[[], bool] | None = None,
     on_log: Callable[[StructuredLogEntryV1], None] | None = None,
     interval: float = 0.05,
+    kernel: str | None = None,
 ) -> SessionRunResult:
     """Run a session to its end.
 
@@ -349,11 +356,12 @@ def run_session(
         cancelled: Asked as often; once it says yes, the session is cancelled.
         on_log: Called with every log entry as it happens.
         interval: In seconds.
+        kernel: See `umx.Stepper`; for tests and measurements.
 
     Raises:
         What `Session.step` raises.
     """
-    session = Session(config, on_log=on_log)
+    session = Session(config, on_log=on_log, kernel=kernel)
     while not session.done:
         if cancelled is not None and cancelled():
             session.cancel()

@@ -5,13 +5,17 @@ parts of the tick ledger's and the P-block's canonical text that depend on the s
 made here because hashing it is nearly all of a tick's cost.
 """
 
+import contextlib
 import hashlib
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gbe_aether.canonical import text_json
 from gbe_aether.records import EdgeTickV1, UMXTickLedgerV1
 from gbe_aether.topology import TopologyProfileV1
+
+if TYPE_CHECKING:
+    from gbe_aether.wide import WideKernel
 
 State = list[int]
 
@@ -47,7 +51,7 @@ class Outcome:
         clamped: bool,
         pre_text: bytes,
         post_text: bytes,
-        head: bytes,
+        head: tuple[bytes | bytearray, ...],
         flux_text: bytes,
     ) -> None:
         self.pre = pre
@@ -62,12 +66,14 @@ class Outcome:
         self.head = head
         self.flux_text = flux_text
         self.tail = b',"z_check":%d}' % total
-        self.hasher = hashlib.sha256(head)
+        self.hasher = hashlib.sha256()
+        for part in head:
+            self.hasher.update(part)
         self._deltas: Any = None
 
     def ledger_text(self, tick: int) -> bytes:
         """Canonical text of the tick ledger."""
-        return b"%b%d%b" % (self.head, tick, self.tail)
+        return b"%b%d%b" % (b"".join(self.head), tick, self.tail)
 
     def ledger_digest(self, tick: int) -> bytes:
         """SHA-256 of the tick ledger. Only what differs from another tick with this outcome is hashed."""
@@ -84,13 +90,18 @@ class Outcome:
     def deltas(self) -> Any:
         """What the tick changed, node by node."""
         if self._deltas is None:
-            self._deltas = [b - a for a, b in zip(self.pre, self.post, strict=True)]
+            if isinstance(self.post, list):
+                self._deltas = [b - a for a, b in zip(self.pre, self.post, strict=True)]
+            else:
+                self._deltas = self.post - self.pre
         return self._deltas
 
     @property
     def flux_sum(self) -> int:
         """The sum of the fluxes' absolute values."""
-        return sum(map(abs, self.fluxes))
+        if isinstance(self.fluxes, list):
+            return sum(map(abs, self.fluxes))
+        return int(abs(self.fluxes).sum())
 
 
 class ExactKernel:
@@ -151,17 +162,43 @@ class ExactKernel:
         ).encode()
         head = b'%b%b],"pre_u":[%b],"sum_post_u":%d,"sum_pre_u":%d,"tick":' % (head, after, before, total, total)
         flux_text = (self._flux_format % tuple(fluxes)).encode()
-        return Outcome(pre, post, differences, raws, fluxes, total, clamped, before, after, head, flux_text)
+        return Outcome(pre, post, differences, raws, fluxes, total, clamped, before, after, (head,), flux_text)
+
+
+WIDE_FROM = 256
+"""Nodes and edges from which on arrays are worth their overhead."""
 
 
 class Stepper:
-    """Steps a topology with the kernel that fits the state."""
+    """Steps a topology with the kernel that fits the state: this is the one place that chooses.
 
-    def __init__(self, topology: TopologyProfileV1) -> None:
-        self._exact = ExactKernel(topology)
+    Args:
+        topology: The graph.
+        kernel: `exact` or `wide` to use the one or, wherever it can, the other; by size if not said.
+    """
 
-    def step(self, pre: Sequence[int], pre_text: bytes | None) -> Outcome:
+    def __init__(self, topology: TopologyProfileV1, kernel: str | None = None) -> None:
+        self._topology = topology
+        self._exact: ExactKernel | None = None
+        self._wide: WideKernel | None = None
+        size = topology.N + len(topology.edges)
+        if kernel == "wide" or (kernel is None and size >= WIDE_FROM):
+            # NumPy is loaded when it is needed.
+            from gbe_aether import wide
+
+            with contextlib.suppress(OverflowError):
+                self._wide = wide.WideKernel(topology)
+
+    def step(self, pre: Any, pre_text: bytes | None) -> Outcome:
         """The outcome of a tick on a state; `pre_text` is its canonical text, where it is known."""
+        if self._wide is not None:
+            admitted = self._wide.admit(pre)
+            if admitted is not None:
+                return self._wide.step(admitted, pre_text)
+            if not isinstance(pre, list):
+                pre = pre.tolist()
+        if self._exact is None:
+            self._exact = ExactKernel(self._topology)
         return self._exact.step(pre, pre_text)
 
 

@@ -15,7 +15,8 @@ LEVELS: Final = ("DEBUG", "INFO", "WARN", "ERROR")
 DEBUG, INFO, WARN, ERROR = range(4)
 
 FAULT_EVENT: Final = "run_fault"
-CANCELLED_EVENT: Final = "run_cancelled"
+STOPPED_EVENT: Final = "run_stopped"
+"""The service's own last words on a run; the engine knows neither who stopped it nor that its process died."""
 
 
 class EngineEntry(msgspec.Struct, frozen=True):
@@ -51,14 +52,9 @@ def engine_entry(index: int, line: bytes | msgspec.Raw) -> Entry:
     return Entry(index, found.ts, level, found.event, text, found.payload, found.tick)
 
 
-def fault_entry(index: int, at: str, reason: str) -> Entry:
-    """The service's own last word on a run that failed."""
-    return Entry(index, at, ERROR, FAULT_EVENT, f"Run failed: {reason}", {"reason": reason})
-
-
-def cancelled_entry(index: int, at: str, reason: str) -> Entry:
-    """The service's own last word on a run that was stopped."""
-    return Entry(index, at, WARN, CANCELLED_EVENT, f"Run cancelled: {reason}", {"reason": reason})
+def last_words(event: str, at: str, reason: str) -> bytes:
+    """A line of the service's own, in the engine's form."""
+    return msgspec.json.encode({"event": event, "ts": at, "payload": {"reason": reason}})
 
 
 def iso(millis: int) -> str:
@@ -128,6 +124,19 @@ def _run_end(entry: EngineEntry, payload: Mapping[str, Any]) -> tuple[int, str]:
     return INFO, f"Run ended: {_number(payload.get('envelopes'))} envelopes"
 
 
+def _run_cancelled(entry: EngineEntry, payload: Mapping[str, Any]) -> tuple[int, str]:
+    done, total = _number(payload.get("completed_ticks")), _number(payload.get("total_ticks"))
+    return WARN, f"Session cancelled after {done} of {total} ticks"
+
+
+def _run_fault(entry: EngineEntry, payload: Mapping[str, Any]) -> tuple[int, str]:
+    return ERROR, f"Run failed: {payload.get('reason', '?')}"
+
+
+def _run_stopped(entry: EngineEntry, payload: Mapping[str, Any]) -> tuple[int, str]:
+    return WARN, f"Run cancelled: {payload.get('reason', '?')}"
+
+
 _DERIVED: Final[Mapping[str, _Derive]] = {
     "run_start": _run_start,
     "tick_loop_start": _tick_loop_start,
@@ -136,6 +145,9 @@ _DERIVED: Final[Mapping[str, _Derive]] = {
     "gate_governance_decision": _decision,
     "tick_loop_end": _tick_loop_end,
     "run_end": _run_end,
+    "run_cancelled": _run_cancelled,
+    FAULT_EVENT: _run_fault,
+    STOPPED_EVENT: _run_stopped,
 }
 
 

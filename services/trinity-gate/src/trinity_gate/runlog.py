@@ -1,8 +1,9 @@
 """The logs of runs: what is heard while a run goes on, in memory; then the complete log, in a file per run.
 
 A file is a SQLite database that is built once, from what the Operative left, and renamed into place when it is whole;
-after that it is only read, and removed when the retention limit says so. A file that can't be read is set aside, and
-built again from the artifact where that is still there.
+after that it is only read, and removed when the retention limit says so. It holds the engine's lines in compressed
+blocks, each with what it takes to skip it: the highest level and the events in it. A file that can't be read is set
+aside, and built again from the artifact where that is still there.
 """
 
 from __future__ import annotations
@@ -19,37 +20,36 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import Final, TypeVar
 
 import msgspec
 
 from trinity_gate.database import set_aside
 from trinity_gate.entries import DEBUG, Entry, engine_entry
+from trinity_gate.files import sync_directory
 
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
-LIVE_ENTRIES = 50_000
+LIVE_ENTRIES: Final = 50_000
 """Entries of a running session that are kept as they are heard; beyond that the oldest make room."""
 
-LIVE_BYTES = 16 << 20
+LIVE_BYTES: Final = 16 << 20
 """Bytes of them, as they came."""
 
-BATCH = 5_000
+BLOCK: Final = 512
+"""Lines in a block."""
 
 _SCHEMA = """
-CREATE TABLE entries(
-    idx INTEGER PRIMARY KEY, at TEXT NOT NULL, level INTEGER NOT NULL, event TEXT NOT NULL, entry BLOB NOT NULL
-) STRICT;
+CREATE TABLE blocks(
+    first INTEGER PRIMARY KEY, count INTEGER NOT NULL, level INTEGER NOT NULL, events TEXT NOT NULL,
+    until TEXT NOT NULL, lines BLOB NOT NULL
+) STRICT
 """
-_INDEXES = (
-    "CREATE INDEX by_event ON entries(event, idx)",
-    "CREATE INDEX notable ON entries(idx) WHERE level > 0",
-)
 
-_encode = msgspec.json.Encoder().encode
-_entry = msgspec.json.Decoder(Entry)
+Line = tuple[int, bytes]
+"""An entry's number in the run, and the engine's JSON."""
 
 
 class LogDamaged(Exception):
@@ -66,9 +66,10 @@ class Wanted:
     event: str | None = None
 
     def takes(self, entry: Entry) -> bool:
-        """Whether the entry is one of them, its number aside."""
+        """Whether the entry is one of them."""
         return (
-            entry.level >= self.level
+            entry.index >= self.since
+            and entry.level >= self.level
             and (self.event is None or entry.event == self.event)
             and (self.since_time is None or entry.timestamp >= self.since_time)
         )
@@ -88,62 +89,59 @@ class LiveLog:
     """What is heard of a run's log. Entries come in the order of their numbers, with gaps."""
 
     def __init__(self) -> None:
-        self.entries: list[Entry] = []
         self.total = 0
         """How many the session has logged, those that were not heard included."""
-        self._sizes: list[int] = []
+        self._entries: list[Entry] = []
+        self._lines: list[bytes] = []
         self._bytes = 0
 
     def hear(self, first: int, lines: Sequence[msgspec.Raw], total: int) -> None:
         """Some lines of the engine's, the first of which has that number. What is known already is passed over."""
-        known = self.entries[-1].index if self.entries else -1
-        for index, line in enumerate(lines, start=first):
+        known = self._entries[-1].index if self._entries else -1
+        for index, raw in enumerate(lines, start=first):
             if index <= known:
                 continue
+            line = bytes(raw)
             try:
-                self.entries.append(engine_entry(index, line))
+                self._entries.append(engine_entry(index, line))
             except msgspec.DecodeError as error:
                 log.warning("a log entry can't be read: %s", error)
                 continue
-            self._sizes.append(len(bytes(line)))
-            self._bytes += self._sizes[-1]
+            self._lines.append(line)
+            self._bytes += len(line)
         self.total = max(self.total, total, first + len(lines))
         self._make_room()
 
-    def add(self, entry: Entry) -> None:
-        """An entry of the service's own."""
-        self.entries.append(entry)
-        self._sizes.append(0)
-        self.total = max(self.total, entry.index + 1)
-
     def begin_again(self) -> None:
         """The session was started anew, from its first tick."""
-        self.entries.clear()
-        self._sizes.clear()
+        self._entries.clear()
+        self._lines.clear()
         self._bytes = self.total = 0
+
+    def lines(self) -> list[Line]:
+        """Everything that was heard and is still here."""
+        return [(entry.index, line) for entry, line in zip(self._entries, self._lines, strict=True)]
 
     def page(self, wanted: Wanted, limit: int) -> Page:
         """Entries from `wanted.since` on."""
-        start = _position(self.entries, wanted.since)
         found: list[Entry] = []
-        for entry in islice(self.entries, start, None):
+        for entry in islice(self._entries, _position(self._entries, wanted.since), None):
             if wanted.takes(entry):
                 if len(found) == limit:
                     return Page(found, found[-1].index + 1, self.total, at_end=False)
                 found.append(entry)
-        after = self.entries[-1].index + 1 if self.entries else 0
+        after = self._entries[-1].index + 1 if self._entries else 0
         return Page(found, max(after, wanted.since), self.total, at_end=True)
 
     def _make_room(self) -> None:
-        surplus = len(self.entries) - LIVE_ENTRIES
-        drop, size = max(surplus, 0), self._bytes
-        while size > LIVE_BYTES and drop < len(self._sizes):
-            size -= self._sizes[drop]
+        drop, size = max(len(self._entries) - LIVE_ENTRIES, 0), self._bytes
+        while size > LIVE_BYTES and drop < len(self._lines):
+            size -= len(self._lines[drop])
             drop += 1
-        if drop:
-            drop = min(max(drop, LIVE_ENTRIES // 10), len(self.entries))
-            self._bytes -= sum(self._sizes[:drop])
-            del self.entries[:drop], self._sizes[:drop]
+        if drop:  # some more, so that this is not done for every entry
+            drop = min(max(drop, LIVE_ENTRIES // 10), len(self._lines))
+            self._bytes -= sum(map(len, self._lines[:drop]))
+            del self._entries[:drop], self._lines[:drop]
 
 
 def _position(entries: Sequence[Entry], index: int) -> int:
@@ -155,6 +153,15 @@ def _position(entries: Sequence[Entry], index: int) -> int:
         else:
             high = middle
     return low
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """A file that was built. `size` in bytes; `whole`: nothing of its source was cut or could not be read."""
+
+    entries: int
+    size: int
+    whole: bool
 
 
 class LogFiles:
@@ -176,49 +183,36 @@ class LogFiles:
         """Where a log is put until it is built from."""
         return self._directory / f"{run_id}.new.gz"
 
-    async def build(
-        self, run_id: str, source: Path | Sequence[Entry], last: Iterable[Entry] = ()
-    ) -> tuple[int, int, bool]:
-        """Make a run's file of a gzip of the engine's lines (or of entries), and the service's own words after them.
-
-        Returns how many entries it has, its size, and whether nothing was cut or damaged.
-        """
+    async def build(self, run_id: str, source: Path | Sequence[Line], last: Sequence[bytes] = ()) -> Built:
+        """Make a run's file of a gzip of the engine's lines (or of lines), and the service's own words after them."""
         return await self._in(self._writer, lambda: self._build(run_id, source, last))
 
-    def _build(self, run_id: str, source: Path | Sequence[Entry], last: Iterable[Entry]) -> tuple[int, int, bool]:
+    def _build(self, run_id: str, source: Path | Sequence[Line], last: Sequence[bytes]) -> Built:
         draft = self._directory / f"{run_id}.new"
         draft.unlink(missing_ok=True)
         os.close(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
         reading = _Reading(self._max_bytes)
+        lines = reading.lines(source) if isinstance(source, Path) else iter(source)
         with contextlib.closing(sqlite3.connect(draft, isolation_level=None)) as db:
             # It becomes the run's file only when it is whole, so nothing needs to be undone or safe before.
             db.execute("PRAGMA journal_mode=OFF")
             db.execute("PRAGMA synchronous=OFF")
             db.execute(_SCHEMA)
-            entries = reading.lines(source) if isinstance(source, Path) else iter(source)
+            db.execute("BEGIN")
             count = 0
-            while batch := [_row(entry) for entry in islice(entries, BATCH)]:
-                db.execute("BEGIN")
-                db.executemany("INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?, ?)", batch)
-                db.execute("COMMIT")
-                count = batch[-1][0] + 1
-            for entry in last:
-                db.execute(
-                    "INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?, ?)",
-                    _row(msgspec.structs.replace(entry, index=count)),
-                )
-                count += 1
-            for statement in _INDEXES:
-                db.execute(statement)
-        _sync(draft)
+            for block in _blocks(_and_then(lines, last), reading.bad):
+                db.execute("INSERT INTO blocks VALUES (?, ?, ?, ?, ?, ?)", block)
+                count = block[0] + block[1]
+            db.execute("COMMIT")
+        descriptor = os.open(draft, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
         target = self._file(run_id)
         os.replace(draft, target)
-        _sync(self._directory)
-        return count, target.stat().st_size, reading.whole
-
-    def has(self, run_id: str) -> bool:
-        """Whether there is a file of that run."""
-        return self._file(run_id).exists()
+        sync_directory(self._directory)
+        return Built(count, target.stat().st_size, reading.whole)
 
     async def page(self, run_id: str, wanted: Wanted, limit: int) -> Page:
         """Entries from `wanted.since` on. Raises `FileNotFoundError`, `LogDamaged` (the file is set aside then)."""
@@ -228,25 +222,14 @@ class LogFiles:
         path = self._file(run_id)
         if not path.exists():
             raise FileNotFoundError(path.name)
-        where, values = ["idx >= ?"], list[object]([wanted.since])
-        if wanted.level > DEBUG:
-            where.append("level > 0 AND level >= ?")
-            values.append(wanted.level)
-        if wanted.event is not None:
-            where.append("event = ?")
-            values.append(wanted.event)
-        if wanted.since_time is not None:
-            where.append("at >= ?")
-            values.append(wanted.since_time)
-        sql = f"SELECT entry FROM entries WHERE {' AND '.join(where)} ORDER BY idx LIMIT ?"
         try:
             with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)) as db:
-                total = db.execute("SELECT coalesce(max(idx) + 1, 0) FROM entries").fetchone()[0]
-                found = [_entry.decode(row[0]) for row in db.execute(sql, [*values, limit + 1])]
-        except (sqlite3.DatabaseError, msgspec.DecodeError) as error:
-            stamp = path.stat().st_mtime_ns // 1_000_000 if path.exists() else 0
+                last = db.execute("SELECT first, count FROM blocks ORDER BY first DESC LIMIT 1").fetchone()
+                total = 0 if last is None else last[0] + last[1]
+                found = list(islice(_entries(db, wanted), limit + 1))
+        except (sqlite3.DatabaseError, msgspec.DecodeError, zlib.error, ValueError) as error:
             with contextlib.suppress(FileNotFoundError):
-                moved = set_aside(path, stamp)
+                moved = set_aside(path, path.stat().st_mtime_ns // 1_000_000)
                 log.error("the log of %s is damaged (%s): set aside as %s", run_id, error, moved.name)
             raise LogDamaged(run_id) from error
         if len(found) > limit:
@@ -270,8 +253,62 @@ class LogFiles:
         return asyncio.get_running_loop().run_in_executor(pool, work)
 
 
-def _row(entry: Entry) -> tuple[int, str, int, str, bytes]:
-    return entry.index, entry.timestamp, entry.level, entry.event, _encode(entry)
+# --- blocks ---------------------------------------------------------------------------------------------------------
+
+_Block = tuple[int, int, int, str, str, bytes]
+
+
+def _and_then(lines: Iterator[Line], last: Iterable[bytes]) -> Iterator[Line]:
+    index = -1
+    for index, line in lines:
+        yield index, line
+    yield from enumerate(last, start=index + 1)
+
+
+def _blocks(lines: Iterator[Line], bad: Callable[[int, Exception], None]) -> Iterator[_Block]:
+    """Numbers in a block follow each other: a gap begins a new one."""
+    held: list[bytes] = []
+    first = level = 0
+    events: set[str] = set()
+    until = ""
+
+    def block() -> _Block:
+        found = (first, len(held), level, "\n".join(sorted(events)), until, zlib.compress(b"\n".join(held), 1))
+        held.clear()
+        events.clear()
+        return found
+
+    for index, line in lines:
+        try:
+            entry = engine_entry(index, line)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            bad(index, error)
+            continue
+        if held and (len(held) >= BLOCK or index != first + len(held)):
+            yield block()
+        if not held:
+            first, level, until = index, DEBUG, ""
+        held.append(line)
+        events.add(entry.event)
+        level, until = max(level, entry.level), max(until, entry.timestamp)
+    if held:
+        yield block()
+
+
+def _entries(db: sqlite3.Connection, wanted: Wanted) -> Iterator[Entry]:
+    rows = db.execute(
+        "SELECT first, events, lines FROM blocks WHERE first + count > ? AND level >= ? AND until >= ? ORDER BY first",
+        (wanted.since, wanted.level, wanted.since_time or ""),
+    )
+    for first, events, packed in rows:
+        if wanted.event is not None and wanted.event not in events.split("\n"):
+            continue
+        lines = zlib.decompress(packed).split(b"\n")
+        skipped = max(wanted.since - first, 0)
+        for index, line in enumerate(lines[skipped:], start=first + skipped):
+            entry = engine_entry(index, line)
+            if wanted.takes(entry):
+                yield entry
 
 
 class _Reading:
@@ -281,20 +318,17 @@ class _Reading:
         self._left = max_bytes
         self.whole = True
 
-    def lines(self, source: Path) -> Iterator[Entry]:
-        index = 0
+    def lines(self, source: Path) -> Iterator[Line]:
         with gzip.open(source, "rb") as opened:
-            for line in self._limited(opened):
-                if not line.strip():
-                    continue
-                try:
-                    yield engine_entry(index, line)
-                except (msgspec.DecodeError, UnicodeDecodeError) as error:
-                    log.warning("entry %d of %s can't be read: %s", index, source.name, error)
-                    self.whole = False
-                index += 1
+            for index, line in enumerate(self._limited(opened)):
+                yield index, line.rstrip(b"\n")
 
-    def _limited(self, opened: gzip.GzipFile | BinaryIO) -> Iterator[bytes]:
+    def bad(self, index: int, error: Exception) -> None:
+        """An entry that can't be read: it is left out."""
+        log.warning("log entry %d can't be read: %s", index, error)
+        self.whole = False
+
+    def _limited(self, opened: gzip.GzipFile) -> Iterator[bytes]:
         try:
             while line := opened.readline(self._left + 1):
                 self._left -= len(line)
@@ -306,11 +340,3 @@ class _Reading:
         except (EOFError, OSError, zlib.error) as error:
             log.warning("a log ends early: %s", error)
             self.whole = False
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -11,6 +11,7 @@ import json
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -31,12 +32,12 @@ from gbe_overseer.view import JobView
 from gbe_overseer.watching import JobWatch
 from trinity_gate import engine
 from trinity_gate.active import ActiveRun, cards, live_view, report_of, run_status
-from trinity_gate.entries import Entry, cancelled_entry, fault_entry, iso
+from trinity_gate.entries import FAULT_EVENT, STOPPED_EVENT, iso, last_words
 from trinity_gate.errors import GateError, conflict, not_found, unavailable
 from trinity_gate.hub import Hub
 from trinity_gate.index import CANCELLED, COMPLETED, DISMISSED, FAULT, RUNNING, Index, RunRecord
 from trinity_gate.models import Live, LogState, PillarStatus, RunStatus
-from trinity_gate.runlog import LogDamaged, LogFiles, Page, Wanted
+from trinity_gate.runlog import Line, LogDamaged, LogFiles, Page, Wanted
 
 log = logging.getLogger(__name__)
 
@@ -616,10 +617,10 @@ class Runs:
             except TimeoutError:
                 continue
 
-    async def _keep_log(self, run: ActiveRun, outcome: wire.Outcome | None, last: list[Entry]) -> None:
+    async def _keep_log(self, run: ActiveRun, outcome: wire.Outcome | None, last: list[bytes]) -> None:
         record = run.record
         whole = False
-        source: Any = run.live.entries
+        source: Path | list[Line] = run.live.lines()
         download = self._files.download(record.run_id)
         try:
             if outcome is not None and outcome.log is not None:
@@ -630,13 +631,13 @@ class Runs:
                     log.warning("the log of run %s can't be fetched: %s", record.run_id, error)
             elif not run.started:
                 whole = True  # nobody began with it: the last words are all there is to say
-            count, size, undamaged = await self._files.build(record.run_id, source, last)
+            built = await self._files.build(record.run_id, source, last)
         finally:
             await asyncio.to_thread(download.unlink, missing_ok=True)
-        record.log_entries, record.log_bytes = count, size
-        record.log_state = "complete" if whole and undamaged else "partial"
+        record.log_entries, record.log_bytes = built.entries, built.size
+        record.log_state = "complete" if whole and built.whole else "partial"
 
-    async def _download(self, key: str, target: Any) -> None:
+    async def _download(self, key: str, target: Path) -> None:
         store = await self._client.transport.artifact_store(ARTIFACT_STORE)
         with await asyncio.to_thread(target.open, "wb") as file:
             async for chunk in store.get(key):
@@ -682,7 +683,6 @@ def _raw(document: Mapping[str, Any] | None) -> msgspec.Raw:
     return msgspec.Raw(json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode())
 
 
-def _last_words(state: str, at: int, reason: str) -> list[Entry]:
-    if state == FAULT:
-        return [fault_entry(0, iso(at), reason)]
-    return [cancelled_entry(0, iso(at), reason)] if state == CANCELLED else []
+def _last_words(state: str, at: int, reason: str) -> list[bytes]:
+    event = {FAULT: FAULT_EVENT, CANCELLED: STOPPED_EVENT}.get(state)
+    return [] if event is None else [last_words(event, iso(at), reason)]
