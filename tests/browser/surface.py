@@ -86,9 +86,10 @@ class Surface:
         """Wait until exactly these are shown."""
         await self.page.wait_for_function(
             """wanted => {
-              const nodes = [...document.querySelectorAll(".controls [data-control]")].filter((node) => node.dataset.control !== "options");
-              const shown = Object.fromEntries(nodes.map((node) => [node.dataset.control, !node.disabled]));
-              return nodes.length === Object.keys(wanted).length && Object.entries(wanted).every(([name, usable]) => shown[name] === usable);
+              const nodes = [...document.querySelectorAll(".controls [data-control]:not([data-control=options])")];
+              const names = Object.keys(wanted);
+              const usable = Object.fromEntries(nodes.map((node) => [node.dataset.control, !node.disabled]));
+              return nodes.length === names.length && names.every((name) => usable[name] === wanted[name]);
             }""",
             arg=wanted,
             timeout=PATIENCE,

@@ -69,7 +69,7 @@ async def test_a_refused_change_is_said_at_its_field_and_blocks_nothing(surface:
     surface.tolerated += ["422", "409"]
     await panel.get_by_role("button", name="Save", exact=True).click()
     await expect(actions).to_have_attribute("aria-invalid", "true")
-    await expect(surface.toast("The governance was not saved")).to_have_count(1)
+    await expect(actions).to_be_focused()
     await surface.picture("governance-refused")
     assert (await surface.api("GET", "/governance"))["budget_knobs"]["max_actions_per_window"] == 0
 

@@ -30,13 +30,18 @@ export class Toasts {
     this.#show(this.#polite, "success", text, "");
   }
 
-  /** Show an error with the service's code; `doing` says what was tried: "Could not start the run". */
+  /** Show an error with the service's code; `doing` says what was not done: "The run was not started". */
   error(doing, error) {
+    this.#show(this.#urgent, "error", ...this.note(doing, error));
+  }
+
+  /** Only record an error: it is shown where it belongs. Returns its text and its code. */
+  note(doing, error) {
     const code = error?.code ? `${error.code}${error.status ? ` · ${error.status}` : ""}` : "";
     const field = error?.field ? `${error.field}: ` : "";
     const text = `${doing}: ${field}${error?.message ?? error}`;
     this.#record("ERROR", code ? `${text} (${code})` : text);
-    this.#show(this.#urgent, "error", text, code);
+    return [text, code];
   }
 
   #show(list, kind, text, code) {

@@ -189,7 +189,7 @@ export class Governance {
       const again = refused.status === 409 && button("Discard mine and read again", { kind: "danger-quiet", on: { click: () => (this.#take(this.#base), this.#refresh()) } });
       replace(this.#failure, el("span", { text: `${refused.message} (${refused.code})` }), again);
     }
-    this.#ctx.toasts.error("The governance was not saved", refused);
+    this.#ctx.toasts.note("The governance was not saved", refused);
     return false;
   }
 

@@ -237,10 +237,10 @@ export class Scenarios {
 
   #refused(error) {
     this.#fieldset.disabled = false;
+    this.#ctx.toasts.note(`${this.#detail.id} was not saved`, error);
     if (failAt(this.#fields, error)) return;
     const again = error.code === "revision_mismatch" && button("Discard mine and read again", { kind: "danger-quiet", on: { click: () => this.#open(this.#detail.id) } });
     replace(this.#failure, el("span", { text: `${error.message} (${error.code})` }), again);
-    this.#ctx.toasts.error(`${this.#detail.id} was not saved`, error);
   }
 
   async #discardDraft() {
