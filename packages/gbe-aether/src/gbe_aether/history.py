@@ -80,6 +80,11 @@ class History:
         vector = self.queue.vector(tick)
         return state if vector is None else [a + b for a, b in zip(state, vector, strict=True)]
 
+    def differences(self, tick: int, start: int, stop: int) -> list[int]:
+        """The tick's differences over the edges with the indices `start` to `stop`, without the rest of the tick."""
+        state = self.pre(tick)
+        return [state[edge.i - 1] - state[edge.j - 1] for edge in self.config.topology.edges[start:stop]]
+
     def outcome(self, tick: int) -> Outcome:
         """The tick once more."""
         if self._read is None or self._read[0] != tick:

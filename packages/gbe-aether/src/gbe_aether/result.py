@@ -152,6 +152,20 @@ class Sealing:
         previous = self.entry_hashes(tick - 1)[1] if tick > 1 else None
         return self._text.record(tick, self.history.chain(tick), umx, loom, self.entry_hashes(tick)[0], previous)
 
+    def tick_texts(self) -> Iterator[tuple[bytes, bytes]]:
+        """The canonical text of the DATA envelope and of the U-ledger entry of each tick, once it is sealed."""
+        history, text = self.history, self._text
+        if text is None:
+            return
+        data = self.envelopes.data_text(self.primary.manifest_check)
+        previous, chain = None, history.chain(0)
+        for tick in range(1, self.sealed + 1):
+            envelope = data.write(tick, chain, history.queue.at(tick))
+            chain = history.chain(tick)
+            nap, entry = self.entry_hashes(tick)
+            yield envelope, text.write(tick, chain, *history.hashes(tick), nap, previous)
+            previous = entry
+
     def checkpoint(self) -> ULedgerCheckpointV1 | None:
         """The end of the chain; there is none before it is sealed, or without ticks."""
         config = self.history.config
