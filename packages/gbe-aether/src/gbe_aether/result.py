@@ -1,8 +1,9 @@
 """The result of a session: every record of it, made when it is read."""
 
-import hashlib
 import time
+from binascii import hexlify
 from collections.abc import Iterator, Mapping, Sequence
+from hashlib import sha256
 from typing import Any
 
 from gbe_aether.codex import Codex, Occurrences
@@ -113,17 +114,16 @@ class Sealing:
         history = self.history
         self._text = text = self._entry_text()
         data = self.envelopes.data_text(self.primary.manifest_check)
-        queue, previous, chain = history.queue, None, history.chain(0)
-        for tick in range(1, history.ticks + 1):
-            nap = hashlib.sha256(data.write(tick, chain, queue.at(tick))).digest()
-            umx, loom = history.hashes(tick)
-            chain = history.chain(tick)
-            entry = hashlib.sha256(text.write(tick, chain, umx, loom, nap.hex(), previous)).digest()
+        queue, previous, before = history.queue, None, history.chain(0)
+        for tick, (chain, umx, loom) in enumerate(history.seals(), 1):
+            nap = sha256(data.write(tick, before, queue.at(tick) if queue else ())).digest()
+            entry = sha256(text.write(tick, chain, umx, loom, hexlify(nap), previous)).digest()
             self._entries.append(nap + entry)
-            previous = entry.hex()
-            self.sealed, self.head_hash = tick, previous
+            previous, before = hexlify(entry), chain
+            self.sealed = tick
             if tick % 32 == 0:
                 yield
+        self.head_hash = None if previous is None else previous.decode()
 
     def _entry_text(self) -> EntryText:
         config = self.history.config
@@ -158,13 +158,14 @@ class Sealing:
         if text is None:
             return
         data = self.envelopes.data_text(self.primary.manifest_check)
-        previous, chain = None, history.chain(0)
-        for tick in range(1, self.sealed + 1):
-            envelope = data.write(tick, chain, history.queue.at(tick))
-            chain = history.chain(tick)
-            nap, entry = self.entry_hashes(tick)
-            yield envelope, text.write(tick, chain, *history.hashes(tick), nap, previous)
-            previous = entry
+        previous, before = None, history.chain(0)
+        for tick, ((chain, umx, loom), both) in enumerate(
+            zip(history.seals(), self._entries.iterate(), strict=True), 1
+        ):
+            hashes = hexlify(both)
+            envelope = data.write(tick, before, history.queue.at(tick))
+            yield envelope, text.write(tick, chain, umx, loom, hashes[:64], previous)
+            previous, before = hashes[64:], chain
 
     def checkpoint(self) -> ULedgerCheckpointV1 | None:
         """The end of the chain; there is none before it is sealed, or without ticks."""
