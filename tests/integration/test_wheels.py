@@ -75,6 +75,7 @@ def test_a_worker_host_has_no_other_role(environments: Environments) -> None:
         "gbe_nexus",
         "gbe_nexus_nats",
         "gbe_operative",
+        "gbe_operative_command",
         "gbe_operative_shell",
         "gbe_runtime",
     }

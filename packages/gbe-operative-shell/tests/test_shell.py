@@ -13,7 +13,7 @@ import pytest
 from gbe_jobs_domain.edges import Inline, Ref
 from gbe_jobs_domain.outcomes import Completed, Failed, FailureKind
 from gbe_operative.contract import OperativeError
-from gbe_operative_shell.outcome import data_of, lines_of, media_type_of
+from gbe_operative_command.testing import runs
 
 Shell = Any  # of conftest.py, which can't be imported
 
@@ -22,14 +22,6 @@ def data(outcome: Any) -> Any:
     assert isinstance(outcome, Completed)
     assert isinstance(outcome.data, Inline)
     return outcome.data.decoded()
-
-
-def runs(pid: int) -> bool:
-    """Whether the process does something: nobody may be there to reap a dead one in a container."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
 
 
 async def test_lines(shell: Shell) -> None:
@@ -48,14 +40,6 @@ async def test_one_json_value(shell: Shell) -> None:
     several = await shell.run("printf '[1,\\n2]\\n'")
     assert (data(several), several.data.items, several.output) == ([1, 2], 2, ["[1,", "2]"])
     assert data(await shell.run("echo 1; echo 2")) == ["1", "2"]
-
-
-@pytest.mark.parametrize(
-    "stdout", [b"{", b"[1", b"hello", b"\xff\xfe", b'"\\ud800"', b"[" * 10_000, b"NaN", b"{} {}", b"'x'"]
-)
-def test_what_is_not_json_is_lines(stdout: bytes) -> None:
-    lines = lines_of(stdout)
-    assert data_of(stdout, lines).decoded() == lines
 
 
 async def test_an_exit_code(shell: Shell) -> None:
@@ -147,16 +131,6 @@ async def test_a_large_json_output_is_one(shell: Shell) -> None:
     failed = await shell.run("head -c 400000 /dev/zero | tr '\\0' x; exit 1")
     assert isinstance(failed, Failed)
     assert isinstance(failed.data, Ref)
-
-
-@pytest.mark.parametrize(
-    ("content", "media_type"),
-    [(b' {"a":1}\n', "application/json"), (b"[1", "text/plain"), (b"", "text/plain"), (b"7", "text/plain")],
-)
-def test_media_types(tmp_path: Path, content: bytes, media_type: str) -> None:
-    file = tmp_path / "out"
-    file.write_bytes(content)
-    assert media_type_of(file) == media_type
 
 
 async def test_nul_bytes(shell: Shell) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -18,7 +19,8 @@ from gbe_operative.core.backoff import retry_delay, seconds_text
 from gbe_operative.core.claim import GiveUp, Start, after_failure, after_hand_back, decide
 from gbe_operative.core.credit import Slots
 from gbe_operative.core.handles import Handle, InvalidHandles, parse_handles
-from gbe_operative.core.inputs import Fetch, InputError, LookUp, Store, plan_inputs, value_of
+from gbe_operative.core.http_retry import retry_after, worth_another
+from gbe_operative.core.inputs import Confirm, Fetch, InputError, LookUp, Open, Store, plan_inputs, value_of
 from gbe_operative.core.limiter import BYTES_PER_SECOND, MESSAGES_PER_SECOND, LineBuffer, ProgressLimiter
 from gbe_operative.core.masking import Masker
 from gbe_operative.core.sizing import encoded_size, tail_of_lines, tail_of_text, trim_texts
@@ -115,6 +117,42 @@ def test_back_off_grows_to_its_maximum_with_full_jitter() -> None:
     assert [retry_delay(policy, failed, lambda: 1.0) for failed in (1, 2, 3, 4, 5, 5000)] == [1, 2, 4, 8, 10, 10]
     assert retry_delay(policy, 3, lambda: 0.25) == 1.0
     assert retry_delay(None, 1, lambda: 1.0) == 1.0
+
+
+def test_what_a_service_asks_for_comes_before_the_back_off() -> None:
+    policy = RetryPolicy(delay=1, factor=2, max_delay=10)
+    assert retry_delay(policy, 2, lambda: 0.5, 30.0) == 31.0
+    assert retry_delay(policy, 1, lambda: 0.0, 1e9) == 3600.0, "a stranger's word has its limits"
+    assert retry_delay(policy, 1, lambda: 0.0, -5.0) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("120", 120.0),
+        (" 0 ", 0.0),
+        ("Fri, 27 Nov 2026 10:00:30 GMT", 30.0),
+        ("Friday, 27-Nov-26 10:00:30 GMT", 30.0),
+        ("Fri, 27 Nov 2026 10:00:30 -0000", 30.0),
+        ("Fri, 27 Nov 2026 09:00:00 GMT", 0.0),
+        ("9" * 100, 999_999_999_999.0),
+        ("-1", 0.0),
+        ("1.5", 0.0),
+        ("²", 0.0),
+        ("soon", 0.0),
+        ("", 0.0),
+        (None, 0.0),
+        ("Fri, 99 Nov 2026 10:00:30 GMT", 0.0),
+    ],
+)
+def test_retry_after(text: str | None, seconds: float) -> None:
+    assert retry_after(text, datetime(2026, 11, 27, 10, tzinfo=UTC)) == seconds
+
+
+def test_which_answers_are_worth_another_request() -> None:
+    wanted = {408, 425, 429, 500, 502, 503, 504, 507, 599}
+    assert {status for status in range(200, 600) if worth_another(status)} >= wanted
+    assert not any(worth_another(status) for status in (200, 301, 400, 401, 403, 404, 409, 410, 422, 501, 505))
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0.31, "0.3 s"), (4.0, "4 s"), (4.04, "4 s"), (89.6, "90 s")])
@@ -217,6 +255,48 @@ def test_missing_paths_name_the_reference(reference: str, says: str) -> None:
         plan_inputs(queued(input_from={"P": reference}, inputs=PRODUCE), lambda _: None)
 
 
+@pytest.mark.parametrize(
+    ("param", "reference", "expected"),
+    [
+        ("stdin_ref", "small.body_ref", Store("stdin_ref", b'{"n":[1]}', "application/json")),
+        ("stdin_ref", "small.body", Store("stdin_ref", b'{"n":[1]}', "application/json")),
+        ("stdin_ref", "large.body_ref", LookUp("stdin_ref", f"{JOB}/body")),
+        ("stdin_ref", "large.body", LookUp("stdin_ref", f"{JOB}/body")),
+        ("BODY", "large.body", Open("BODY", "large.body", f"{JOB}/body", "")),
+        ("N", "large.body.n.0", Open("N", "large.body.n.0", f"{JOB}/body", "n.0")),
+        ("n_ref", "large.body.n", Open("n_ref", "large.body.n", f"{JOB}/body", "n")),
+        # Another job's: opened only if this one ran that as a molecule.
+        ("X", "stranger.body", Open("X", "stranger.body", "job_other/body", "", "job_other")),
+    ],
+)
+def test_a_value_and_its_reference_are_two_forms_of_one(param: str, reference: str, expected: object) -> None:
+    """Whoever wires `fetch.body` or `fetch.body_ref` need not know how large the body will be."""
+    edges = {
+        "small": edge({"body": {"n": [1]}}),
+        "large": edge({"body_ref": f"store://{ARTIFACT_STORE}/{JOB}/body"}),
+        "stranger": edge({"body_ref": f"store://{ARTIFACT_STORE}/job_other/body"}),
+    }
+    assert plan_inputs(queued(input_from={param: reference}, inputs=edges), lambda _: None).errands == [expected]
+
+
+@pytest.mark.parametrize(
+    ("param", "reference", "says"),
+    [
+        ("URI", "small.body_ref", "no 'body_ref'; there is 'body'"),
+        ("x_ref", "small.body_ref.n", "no 'body_ref'"),
+        ("x_ref", "small.nope_ref", "no 'nope_ref'"),
+        ("X", "other.body", "no 'body'; there is 'body_ref'"),
+    ],
+)
+def test_only_forms_that_are_there_stand_in(param: str, reference: str, says: str) -> None:
+    edges = {
+        "small": edge({"body": {"n": [1]}}),
+        "other": edge({"body_ref": "https://x"}),
+    }
+    with pytest.raises(InputError, match=says):
+        plan_inputs(queued(input_from={param: reference}, inputs=edges), lambda _: None)
+
+
 def test_references_to_artifacts() -> None:
     ref = Ref(ARTIFACT_STORE, f"{JOB}/x", 3, "0" * 64, "text/plain")
     own = f"store://{ARTIFACT_STORE}/{JOB}/y"
@@ -226,10 +306,10 @@ def test_references_to_artifacts() -> None:
         inputs={"a": ref, "b": edge({"uri": own, "text": "hello"})},
     )
     inputs = plan_inputs(task, lambda _: None)
-    assert inputs.params == {"whole_ref": ref.uri, "plain_ref": "file.txt"}
-    assert inputs.refs == {"whole_ref": ref}
+    assert inputs.params == {"plain_ref": "file.txt"}
     assert inputs.errands == [
         LookUp("static_ref", f"{JOB}/y"),
+        Confirm("whole_ref", "a", ref),
         Fetch("part", "a.x", ref, "x"),
         LookUp("uri_ref", f"{JOB}/y"),
         Store("text_ref", b"hello", "text/plain"),
@@ -257,8 +337,15 @@ def test_lines_are_stored_as_text() -> None:
 def test_a_job_reaches_only_its_own_artifacts(uri: str) -> None:
     with pytest.raises(InputError):
         plan_inputs(queued(params={"x_ref": uri}), lambda _: None)
-    with pytest.raises(InputError):
-        plan_inputs(queued(input_from={"x_ref": "a"}, inputs={"a": edge(uri)}), lambda _: None)
+    task = queued(input_from={"x_ref": "a"}, inputs={"a": edge(uri)})
+    try:
+        inputs = plan_inputs(task, lambda _: None)
+    except InputError:
+        return
+    # It came along an edge and names another job: looked up as that of a child (see test_inputs of molecules).
+    (errand,) = inputs.errands
+    assert isinstance(errand, LookUp)
+    assert errand.owner == errand.key.split("/")[0] != JOB
 
 
 def test_secrets() -> None:

@@ -31,12 +31,13 @@ from gbe_nexus import (
 from gbe_nexus_memory import MemoryTransport
 from gbe_operative import worker as worker_module
 from gbe_operative.composite import CompositeOperative
-from gbe_operative.contract import Execution, Operative, OperativeError
+from gbe_operative.contract import Execution, Operative, OperativeContext, OperativeError
 from gbe_operative.mock import Behaviour, MockOperative, skip
 from gbe_operative.secrets import Secrets
 from gbe_operative.settings import WorkerSettings
 from gbe_operative.worker import Worker
 from gbe_runtime import bus_role
+from gbe_runtime.errors import ConfigurationError
 from gbe_runtime.lifecycle import Role
 from gbe_runtime.lifecycle_suite import LifecycleContract, MakeRole
 
@@ -186,6 +187,19 @@ async def test_retries_until_it_works(hall: Hall) -> None:
     assert await hall.note(task) is None
 
 
+async def test_an_error_says_when_to_try_again_and_what_came_of_it(hall: Hall) -> None:
+    def body(execution: Execution) -> TaskOutcome:
+        raise OperativeError("busy", retry_after=0.3, data=inline({"status": 503}), output=["too busy"])
+
+    await hall.worker(Doing(body)).start()
+    await hall.queue(hall.task(max_retries=1, retry=RetryPolicy(delay=0)))
+    (ended,) = await hall.ends()
+    assert ended.outcome == Failed(error="busy", output=["too busy"], data=inline({"status": 503}))
+    assert ended.attempt == 2
+    (said,) = [message.message for message in hall.progress if message.kind is ProgressKind.RETRY]
+    assert said == "attempt 1 failed, next in 0.3 s: busy"
+
+
 async def test_a_broken_task_fails_after_its_retries(hall: Hall) -> None:
     await hall.worker(behaviours={"broken": Behaviour(fail_times=99, error="boom", exit_code=7)}).start()
     task = hall.task("broken", max_retries=2, retry=QUICK)
@@ -267,6 +281,40 @@ async def test_who_watches_may_clean_up(hall: Hall) -> None:
     assert ended.outcome == Failed(
         error="timed out after 0.02 s", kind=FailureKind.TIMEOUT, exit_code=124, stderr="last words", output=["partly"]
     )
+
+
+async def test_who_asks_to_be_called_may_clean_up_too(hall: Hall) -> None:
+    async def body(execution: Execution) -> TaskOutcome:
+        over = asyncio.Event()
+        execution.when_cancelled(over.set)
+        await over.wait()
+        assert execution.cancelled.is_set()
+        execution.when_cancelled(over.clear)  # called at once: it is cancelled already
+        assert not over.is_set()
+        return Failed(error="cleaned up", output=["partly"])
+
+    async def unwatched(execution: Execution) -> TaskOutcome:
+        execution.when_cancelled(lambda: None)
+        execution.when_cancelled(None)
+        await asyncio.get_running_loop().create_future()
+        return Completed()
+
+    await hall.worker(Doing(body)).start()
+    await hall.queue(hall.task(timeout_secs=0.02))
+    (ended,) = await hall.ends()
+    assert (ended.outcome.error, ended.outcome.output) == ("timed out after 0.02 s", ["partly"])
+    await hall.worker(Doing(unwatched, "other")).start()
+    await hall.queue(hall.task("x", "other", timeout_secs=0.02))
+    assert (await hall.ends(2))[1].outcome.kind is FailureKind.TIMEOUT, "cancelled as an asyncio task is"
+
+
+async def test_an_operative_that_can_not_start_is_a_matter_of_settings(hall: Hall) -> None:
+    class Unable(MockOperative):
+        async def start(self, context: OperativeContext) -> None:
+            raise OperativeError("no licence")
+
+    with pytest.raises(ConfigurationError, match=r"^no licence$"):
+        await hall.worker(Unable()).start()
 
 
 # --- deliveries after the first ---
@@ -827,6 +875,40 @@ async def test_params_that_cannot_be_made_reject_the_task(hall: Hall, fields: Ma
     assert ended.outcome.kind is FailureKind.REJECTED
     assert says in ended.outcome.error
     assert operative.runs["t"] == 0
+
+
+async def test_what_is_made_of_a_secret_is_concealed_too(hall: Hall) -> None:
+    async def body(execution: Execution) -> TaskOutcome:
+        execution.conceal("c2VjcmV0")
+        return Completed(output=[f"{execution.params['P']} c2VjcmV0"])
+
+    await hall.worker(Doing(body), secrets=Secrets({"GBE_SECRET_S": "tr0ub4dor"})).start()
+    await hall.queue(hall.task(params={"P": SecretRef("s")}), hall.task(params={"P": "plain"}))
+    ended = await hall.ends(2)
+    assert sorted(end.outcome.output[0] for end in ended) == ["*** ***", "plain ***"]
+
+
+async def test_a_field_is_opened_where_its_reference_stands_in(hall: Hall) -> None:
+    """A text is then the string that the field would have been, not its lines."""
+    seen: list[Execution] = []
+
+    def body(execution: Execution) -> TaskOutcome:
+        seen.append(execution)
+        return Completed()
+
+    await hall.worker(Doing(body)).start()
+    artifacts = await hall.transport.artifact_store(ARTIFACT_STORE)
+    text = await artifacts.put(f"{hall.job_id}/t", b"a\nb\n", media_type="text/plain")
+    value = await artifacts.put(f"{hall.job_id}/j", b'{"n":[1,2]}', media_type="application/json")
+    xml = await artifacts.put(f"{hall.job_id}/x", b"<x/>", media_type="application/xml; charset=utf-8")
+    stored = {"text_ref": text, "json_ref": value, "xml_ref": xml}
+    uris = {name: f"store://{artifact.store}/{artifact.key}" for name, artifact in stored.items()}
+    wiring = {"T": "up.text", "X": "up.xml", "J": "up.json", "N": "up.json.n.1", "n_ref": "up.json.n"}
+    await hall.queue(hall.task(input_from=wiring, inputs={"up": inline(uris)}))
+    await hall.ends()
+    params = seen[0].params
+    assert (params["T"], params["X"], params["J"], params["N"]) == ("a\nb\n", "<x/>", '{"n":[1,2]}', "2")
+    assert await artifacts.read(seen[0].refs["n_ref"].key, limit=100) == b"[1,2]"
 
 
 async def test_artifacts_reach_params(hall: Hall) -> None:

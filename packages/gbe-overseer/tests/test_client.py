@@ -10,7 +10,7 @@ from gbe_jobs_domain import subjects
 from gbe_jobs_domain.definitions import JobDefinition
 from gbe_jobs_domain.ids import InvalidId
 from gbe_jobs_domain.outcomes import Failed
-from gbe_jobs_domain.payloads import JobRefused, JobSubmitted, ProgressKind
+from gbe_jobs_domain.payloads import ControlKind, JobRefused, JobSubmitted, ProgressKind, TaskControl
 from gbe_jobs_domain.states import JobState, TaskState
 from gbe_jobs_domain.streams import HISTORY, INBOX, PROGRESS, QUEUE, WORK_STREAMS, Retention, streams
 from gbe_nexus import ConsumerSpec, Message, PayloadDecoder, PubAck, Transport, Unavailable, connect, encode_payload
@@ -305,3 +305,39 @@ async def test_a_fresh_submit_that_meets_itself_is_no_other_job(
     monkeypatch.setattr(bus, "publish", lose_the_first_answer)
     assert not (await client.submit(job)).existed
     assert (tries, len(await submitted(bus))) == (2, 1)
+
+
+# --- pause, resume, step ---
+
+
+async def test_a_control_is_published_for_tasks_of_a_type(client: JobClient, bus: Transport) -> None:
+    heard: list[tuple[str, str, TaskControl]] = []
+    decoder = PayloadDecoder(TaskControl)
+
+    def hear(subject: str, body: bytes) -> None:
+        payload = decoder.decode(body)
+        heard.append((subject, payload.id, payload.data))
+
+    await bus.listen(["gbe.tasks.*.control"], hear)
+    first = await client.control("job_1", "aether-session", ControlKind.STEP, task_ids=["task_1_0"], reason="look")
+    again = await client.control("job_1", "aether-session", ControlKind.STEP, control_id=first)
+    other = await client.control("job_1", "aether-session", ControlKind.STEP)
+    assert first == again != other
+    assert heard == [
+        (
+            "gbe.tasks.aether-session.control",
+            first,
+            TaskControl(ControlKind.STEP, "job_1", ["task_1_0"], "look"),
+        ),
+        ("gbe.tasks.aether-session.control", first, TaskControl(ControlKind.STEP, "job_1")),
+        ("gbe.tasks.aether-session.control", other, TaskControl(ControlKind.STEP, "job_1")),
+    ]
+
+
+async def test_a_control_that_makes_no_sense_is_not_published(client: JobClient) -> None:
+    with pytest.raises(ValueError, match=r"JobClient\.cancel"):
+        await client.control("job_1", "aether-session", ControlKind.CANCEL)
+    with pytest.raises(InvalidId):
+        await client.control("job_1", "a.b", ControlKind.PAUSE)
+    with pytest.raises(InvalidId):
+        await client.control("*", "aether-session", ControlKind.PAUSE)

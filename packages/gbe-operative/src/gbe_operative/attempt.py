@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from gbe_jobs_domain.outcomes import TIMEOUT_EXIT_CODE, Completed, Failed, FailureKind, Skipped, TaskOutcome
-from gbe_jobs_domain.payloads import OnLost, TaskQueued
+from gbe_jobs_domain.payloads import OnLost, TaskControl, TaskNote, TaskQueued
 from gbe_nexus import Conflict, Message, NexusError, PayloadTooLarge, PubAck, now_ms
-from gbe_operative.contract import Execution, OperativeError
+from gbe_operative.contract import Delegated, Execution, Interrupt, OperativeError, Result
+from gbe_operative.controls import Controls
 from gbe_operative.core.backoff import retry_delay, seconds_text
 from gbe_operative.core.claim import GiveUp, Start, after_failure, after_hand_back, decide
 from gbe_operative.core.inputs import InputError
+from gbe_operative.edge_checks import check_after, check_before
 from gbe_operative.inputs import run_errands
 from gbe_operative.notes import Noted
 from gbe_operative.progress import AttemptProgress, hint, retry_message
@@ -33,14 +35,6 @@ UNREPORTABLE_DELAY = 30.0
 
 ERROR_NOTE = 1024
 """Characters of an error kept in the note."""
-
-
-class Interrupt(Enum):
-    """Why an attempt is ended from outside."""
-
-    TIMEOUT = "timeout"
-    CANCEL = "cancel"
-    STOP = "stop"
 
 
 class _Phase(Enum):
@@ -70,10 +64,12 @@ class Attempt:
         self._attempt = 1
         self._started_at = now_ms()
         self._retryable = True
+        self._retry_after = 0.0
         self._work: asyncio.Task[None] | None = None
         self._begun = False
         self._noting = False
         self._execution: Execution | None = None
+        self._early_controls: Controls | None = None
         self._timers: list[asyncio.TimerHandle] = []
 
     # --- in hand ---
@@ -102,7 +98,7 @@ class Attempt:
         """Find out whether and how it is to be run, then do so. `as_of`: from when an answer about it has to be."""
         self._go(lambda: self._admit_and_run(as_of))
 
-    def go_on(self, execution: Execution, result: Awaitable[TaskOutcome]) -> None:
+    def go_on(self, execution: Execution, result: Awaitable[Result]) -> None:
         """The attempt was started and has something to wait for."""
         self._execution = execution
         self._phase = _Phase.EXECUTING
@@ -112,7 +108,7 @@ class Attempt:
         """It may start, but its params have to be fetched first."""
         self._go(self._begin)
 
-    def conclude(self, execution: Execution, outcome: TaskOutcome) -> None:
+    def conclude(self, execution: Execution, outcome: Result) -> None:
         """The attempt was started and is over already."""
         self._execution = execution
         self._phase = _Phase.CONCLUDING
@@ -129,6 +125,16 @@ class Attempt:
     def _go(self, work: Callable[[], Awaitable[None]]) -> None:
         self._work = self._shop.spawn(self._guarded(work))
 
+    def control(self, control_id: str, control: TaskControl) -> bool:
+        """Pass a control message on, also before the Operative is at it. False where too many wait already."""
+        if self._phase is _Phase.CONCLUDING or self._interrupt is not None:
+            return True
+        if self._execution is not None:
+            return self._execution.controls.tell(control_id, control)
+        if self._early_controls is None:
+            self._early_controls = Controls()
+        return self._early_controls.tell(control_id, control)
+
     def interrupt(self, reason: Interrupt, why: str = "") -> None:
         """End it: a cancelled or timed-out one is reported, one of a stopping worker handed back."""
         if self._interrupt is not None or self._phase is _Phase.CONCLUDING:
@@ -141,13 +147,20 @@ class Attempt:
                 return
         self._interrupt = reason
         self._why = why
-        watched = None if self._execution is None else self._execution.watched
-        if watched is None:
+        self._end_controls()
+        execution = self._execution
+        if execution is not None:
+            execution.interrupted = reason
+        if execution is None or not execution.watched:
             self._cancel_work()
             return
-        watched.set()
+        execution.cancel()
         loop = asyncio.get_running_loop()
         self._timers.append(loop.call_later(self._shop.settings.interrupt_grace, self._cancel_work))
+
+    def _end_controls(self) -> None:
+        if self._execution is not None and self._execution.made_controls is not None:
+            self._execution.made_controls.end()
 
     def _cancel_work(self) -> None:
         if self._work is None or self._phase is _Phase.CONCLUDING or self._noting:
@@ -174,6 +187,7 @@ class Attempt:
         finally:
             for timer in self._timers:
                 timer.cancel()
+            self._end_controls()
             self._lane.forget(self)
             if self._execution is not None and self._execution.made_work_dir is not None:
                 await self._shop.work_dirs.remove(self._execution.made_work_dir)
@@ -184,6 +198,9 @@ class Attempt:
             await self._drop()
             return
         self._noted = await self._shop.insist("read a note", lambda: self._shop.notes.read(task.task_id))
+        if task.retry_count > (0 if self._noted.note is None else self._noted.note.failed):
+            await self._put_off()
+            return
         decision = decide(self.message.deliveries, self._noted.note, task.on_lost, self._shop.settings.crash_budget)
         self._attempt, self._starts = decision.attempt, decision.starts
         if self.cancelled_by_control is not None:
@@ -239,9 +256,16 @@ class Attempt:
         try:
             inputs = self._lane.plan(task)
             execution = self._execution = self._lane.execution(task, self._attempt, inputs)
+            execution.start = self._starts
+            if self._early_controls is not None:
+                execution.controls = self._early_controls
             await shop.insist(
                 "fetch inputs", lambda: run_errands(inputs, task, shop.artifacts, shop.settings.fetch_limit)
             )
+            refusal = await check_before(shop, task, execution, inputs)
+            if refusal is not None:
+                await self._conclude(execution, refusal)
+                return
         except (InputError, NexusError) as error:
             failure = Failed(error=str(error), kind=FailureKind.REJECTED)
             await self._conclude(self._execution or self._bare(), failure)
@@ -263,7 +287,8 @@ class Attempt:
         else:
             await self._conclude(execution, result)
 
-    async def _run(self, execution: Execution, result: Awaitable[TaskOutcome]) -> None:
+    async def _run(self, execution: Execution, result: Awaitable[Result]) -> None:
+        outcome: Result
         loop = asyncio.get_running_loop()
         self._phase = _Phase.EXECUTING
         self._timers.append(loop.call_later(self._shop.settings.moment, self._go_live, execution))
@@ -282,8 +307,12 @@ class Attempt:
         self._phase = _Phase.CONCLUDING
         if isinstance(execution.progress_state, AttemptProgress):
             execution.progress_state.end()
+        if isinstance(outcome, Delegated):  # whatever was wanted of it meanwhile: that job hears of it
+            await self._conclude(execution, outcome)
+            return
         if self._interrupt is Interrupt.STOP:
             await self._hand_back()
+            await self._shop.unspill(execution, None)
             return
         if self._interrupt is Interrupt.TIMEOUT:
             outcome = _interrupted(
@@ -300,8 +329,15 @@ class Attempt:
         """What was raised, as an outcome."""
         if isinstance(error, OperativeError):
             self._retryable = error.retryable
+            self._retry_after = error.retry_after
             code = TIMEOUT_EXIT_CODE if error.kind is FailureKind.TIMEOUT else 1
-            return Failed(error=str(error) or "failed", kind=error.kind, exit_code=code)
+            return Failed(
+                error=str(error) or "failed",
+                kind=error.kind,
+                exit_code=code,
+                output=list(error.output),
+                data=error.data,
+            )
         log.debug("task %s raised", self.task.task_id, exc_info=error)
         return Failed(error=_text(error))
 
@@ -310,18 +346,31 @@ class Attempt:
     async def _conclude(self, execution: Execution, result: object) -> None:
         """Repeat it or report it."""
         self._phase = _Phase.CONCLUDING
+        if isinstance(result, Delegated):
+            await self._delegate(result)
+            return
         if isinstance(result, Completed | Skipped | Failed):
             outcome = masked(execution, result)
         else:
             outcome = Failed(error=f"the Operative returned {type(result).__name__}, not an outcome")
+        if isinstance(outcome, Completed) and self.task.output_schema is not None:
+            outcome, self._retryable = await check_after(self._shop, execution, outcome)
         if self._worth_another(outcome) and isinstance(outcome, Failed):
-            await self._retry(outcome)
+            await self._retry(execution, outcome)
             return
         outcome = await fitted(self._shop, execution, outcome)
         self.slot_freed = self._lane.end(1) > 0
         if await self._report(outcome):
             self.message.ack()
+            await self._shop.unspill(execution, outcome)
             await self._forget_note()
+
+    async def _delegate(self, result: Delegated) -> None:
+        """Its end comes from the job that does its work now. Nothing of it is held here: no slot, no note."""
+        self._shop.metrics.counter("tasks_delegated").add()
+        log.debug("task %s goes on as %s", self.task.task_id, result.job_id)
+        self.message.ack()
+        await self._forget_note()
 
     def _worth_another(self, outcome: TaskOutcome) -> bool:
         return (
@@ -331,7 +380,7 @@ class Attempt:
             and self._attempt <= self.task.max_retries
         )
 
-    async def _retry(self, outcome: Failed) -> None:
+    async def _retry(self, execution: Execution, outcome: Failed) -> None:
         """Back to the queue, not before the back-off is over."""
         note = after_failure(self._noted.note, self._starts, outcome.error[:ERROR_NOTE])
         try:
@@ -341,12 +390,29 @@ class Attempt:
         except Conflict:
             self._let_go("another worker has it")
             return
-        delay = retry_delay(self.task.retry, self._attempt, self._shop.random)
+        delay = retry_delay(self.task.retry, self._attempt, self._shop.random, self._retry_after)
         text = f"attempt {self._attempt} failed, next in {seconds_text(delay)}: {outcome.error[:ERROR_NOTE]}"
         self._shop.metrics.counter("attempts_failed").add()
         self.message.nak(delay)
+        await self._shop.unspill(execution, None)
         body = retry_message(self._shop.worker, self.task, self._attempt, text)
         hint(self._shop.transport, self.task.task_type, body)
+
+    async def _put_off(self) -> None:
+        """The job that did its work failed, and the Oracle queued it once more: the back-off is ours."""
+        self._phase = _Phase.CONCLUDING
+        task = self.task
+        before = self._noted.note or TaskNote()
+        note = replace(before, failed=task.retry_count, starts=max(before.starts, task.retry_count), running=False)
+        try:
+            await self._shop.insist("write a note", lambda: self._shop.notes.write(task.task_id, self._noted, note))
+        except Conflict:
+            self._let_go("another worker has it")
+            return
+        delay = retry_delay(task.retry, task.retry_count, self._shop.random)
+        self.message.nak(delay)
+        text = f"attempt {task.retry_count} failed, next in {seconds_text(delay)}"
+        hint(self._shop.transport, task.task_type, retry_message(self._shop.worker, task, task.retry_count, text))
 
     async def _report(self, outcome: TaskOutcome) -> bool:
         """Get the terminal stored; False where that can't be."""

@@ -23,9 +23,17 @@ class OperativeSettings(BusSettings, frozen=True, kw_only=True):
 
     section: ClassVar[str] = "operative"
 
-    handles: Annotated[str, Setting("Task types: type[=plug-in][:slots], separated by commas", metavar="TYPES")] = (
-        "shell"
-    )
+    app: Annotated[
+        str | None,
+        Setting("Serve what a module of yours has: functions with @task, or an Operative", metavar="MODULE[:NAME]"),
+    ] = None
+    handles: Annotated[
+        str | None,
+        Setting(
+            "Task types: type[=plug-in][:slots], separated by commas (default: shell; with --app, all of its)",
+            metavar="TYPES",
+        ),
+    ] = None
     slots: Annotated[int, msgspec.Meta(ge=1, le=10_000), Setting("Slots of a type where --handles names none")] = (
         DEFAULT_SLOTS
     )
@@ -42,6 +50,15 @@ class OperativeSettings(BusSettings, frozen=True, kw_only=True):
     fetch_limit: Annotated[
         int, msgspec.Meta(ge=1024), Setting("Bytes of the largest artifact that input_from may open")
     ] = 64 << 20
+    data_limit: Annotated[
+        int, msgspec.Meta(ge=1024), Setting("Bytes of the largest data that a task hands on as a value")
+    ] = 64 << 20
+    artifact_limit: Annotated[
+        int, msgspec.Meta(ge=1024), Setting("Bytes of the largest artifact that a task stores")
+    ] = 4 << 30
+    check_limit: Annotated[
+        float, msgspec.Meta(gt=0, le=3600), Setting("Seconds that matching data against a schema may take")
+    ] = 10.0
     stop_grace: Annotated[
         float, msgspec.Meta(ge=0, le=86_400), Setting("Seconds that running tasks may go on after TERM")
     ] = 10.0
@@ -63,14 +80,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 async def make_worker(settings: OperativeSettings) -> Worker:
     """The worker as configured, connected; it closes its connection when it stops. Raises `ConfigurationError`."""
-    from gbe_operative.core.handles import InvalidHandles, parse_handles
-    from gbe_operative.plugins import PluginError, load_all
+    from gbe_operative.apps import load_app
+    from gbe_operative.core.handles import DEFAULT_OF_TYPE, InvalidHandles, parse_handles
+    from gbe_operative.plugins import PluginError, load_served
     from gbe_operative.secrets import InsecureSecrets, Secrets
     from gbe_operative.settings import WorkerSettings
 
     try:
-        handles = parse_handles(settings.handles, settings.slots)
-        operative = load_all(handles)
+        app = None if settings.app is None else load_app(settings.app)
+        wanted = settings.handles or ("shell" if app is None else ",".join(app.handles))
+        handles = parse_handles(wanted, DEFAULT_OF_TYPE)
+        operative = load_served(app, handles)
         secrets = Secrets(path=settings.secrets)
     except (InvalidHandles, PluginError, InsecureSecrets) as error:
         raise ConfigurationError(str(error)) from error
@@ -80,12 +100,15 @@ async def make_worker(settings: OperativeSettings) -> Worker:
     return Worker(
         transport,
         operative,
-        {handle.task_type: handle.slots for handle in handles},
+        {handle.task_type: handle.slots or operative.slots.get(handle.task_type, settings.slots) for handle in handles},
         settings=WorkerSettings(
             ack_wait=settings.ack_wait,
             crash_budget=settings.crash_budget,
             inline_limit=settings.inline_limit,
             fetch_limit=settings.fetch_limit,
+            data_limit=settings.data_limit,
+            artifact_limit=settings.artifact_limit,
+            check_limit=settings.check_limit,
             stop_grace=settings.stop_grace,
             work_root=settings.work_root,
         ),

@@ -9,13 +9,15 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterable, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
-from gbe_jobs_domain.edges import Ref
+from gbe_jobs_domain.edges import EdgeData, Ref
 from gbe_jobs_domain.outcomes import FailureKind, TaskOutcome
-from gbe_jobs_domain.payloads import ProgressKind, TaskQueued
+from gbe_jobs_domain.payloads import ControlKind, ProgressKind, TaskQueued
 from gbe_nexus.artifacts import ArtifactStore
+from gbe_operative.controls import Controls
 from gbe_operative.core.masking import Masker
 
 if TYPE_CHECKING:
@@ -26,12 +28,45 @@ class OperativeError(Exception):
     """An attempt that failed, raised instead of returned.
 
     `retryable`: whether another attempt is worth it. `kind` `REJECTED` is never retried, whatever `retryable` says.
+    `retry_after`: seconds before which another attempt would be in vain (a service said so); the back-off comes on
+    top. `data`, `output`: what the task reports all the same, if this was the last attempt.
     """
 
-    def __init__(self, message: str, *, retryable: bool = True, kind: FailureKind = FailureKind.ERROR) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        retryable: bool = True,
+        kind: FailureKind = FailureKind.ERROR,
+        retry_after: float = 0.0,
+        data: EdgeData | None = None,
+        output: Sequence[str] = (),
+    ) -> None:
         super().__init__(message)
         self.retryable = retryable and kind in (FailureKind.ERROR, FailureKind.TIMEOUT)
         self.kind = kind
+        self.retry_after = retry_after
+        self.data = data
+        self.output = output
+
+
+class Interrupt(Enum):
+    """Why an attempt is ended from outside. What `STOP` ends is handed back, so nothing of it is to be kept."""
+
+    TIMEOUT = "timeout"
+    CANCEL = "cancel"
+    STOP = "stop"
+
+
+@dataclass(frozen=True, slots=True)
+class Delegated:
+    """Returned instead of an outcome: the attempt's work goes on as the job `job_id`, which was submitted with this
+    task as its `parent`. The task is let go of without a report; the Oracle that ends that job reports the task's end.
+
+    Whoever returns it has had the submit accepted: the attempt is never interrupted, reported or repeated any more.
+    """
+
+    job_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +78,9 @@ class OperativeContext:
     artifacts: ArtifactStore
     work_root: Path
 
+
+Result: TypeAlias = TaskOutcome | Delegated
+"""What an attempt comes to."""
 
 LineReporter = Callable[[str, bytes], None]
 """Takes "stdout" or "stderr" and a line without its end."""
@@ -72,14 +110,19 @@ class Execution:
 
     __slots__ = (
         "_cancelled",
+        "_controls",
         "_host",
+        "_when_cancelled",
         "_work_dir",
         "attempt",
         "deadline",
+        "interrupted",
         "masker",
         "params",
         "progress_state",
         "refs",
+        "spilled",
+        "start",
         "task",
     )
 
@@ -96,17 +139,25 @@ class Execution:
         self.task = task
         self.attempt = attempt
         """From 1; counts the failed attempts before it."""
+        self.start = attempt
+        """Which start of the task this is, from 1: more than `attempt` where earlier ones were lost or handed back."""
         self.params = params
         """Static params, secrets and what came along the edges, resolved, in this order of precedence."""
         self.refs = refs
         """The params ending in `_ref` whose value lies in the artifact store; `params` has them as `store://` URIs."""
         self.deadline = deadline
         """The loop time at which the attempt is interrupted."""
+        self.interrupted: Interrupt | None = None
+        """Why `cancelled` is set."""
         self.masker: Masker | None = None
         """Replaces this task's secrets, where it has any."""
         self.progress_state: object = None
         """The host's: what it remembers of this attempt's progress."""
+        self.spilled: list[str] | None = None
+        """The host's: keys of what was spilled."""
         self._cancelled: asyncio.Event | None = None
+        self._when_cancelled: Callable[[], None] | None = None
+        self._controls: Controls | None = None
         self._work_dir: Path | None = None
 
     @property
@@ -120,9 +171,38 @@ class Execution:
         return self._cancelled
 
     @property
-    def watched(self) -> asyncio.Event | None:
-        """The event above where somebody asked for it."""
-        return self._cancelled
+    def watched(self) -> bool:
+        """Whether somebody asked for the event above, or to be called."""
+        return self._cancelled is not None or self._when_cancelled is not None
+
+    def when_cancelled(self, callback: Callable[[], None] | None) -> None:
+        """Call this, once, when `cancelled` is set: cheaper than a task that waits. None takes it back."""
+        self._when_cancelled = callback
+        if callback is not None and self._cancelled is not None and self._cancelled.is_set():
+            callback()
+
+    def cancel(self) -> None:
+        """Set `cancelled`: for the host."""
+        self.cancelled.set()
+        if self._when_cancelled is not None:
+            self._when_cancelled()
+
+    @property
+    def controls(self) -> Controls:
+        """Control messages for this attempt (pause, resume, step), of the kinds that `Operative.controls` promises."""
+        if self._controls is None:
+            self._controls = Controls()
+        return self._controls
+
+    @controls.setter
+    def controls(self, controls: Controls) -> None:
+        """The host's: those that came before there was an execution."""
+        self._controls = controls
+
+    @property
+    def made_controls(self) -> Controls | None:
+        """The above where somebody asked for them, or one came."""
+        return self._controls
 
     @property
     def work_dir(self) -> Path:
@@ -165,6 +245,13 @@ class Execution:
         """`text` with the values of this task's secrets replaced by `***`."""
         return text if self.masker is None else self.masker.text(text)
 
+    def conceal(self, *values: str) -> None:
+        """Take these for secrets as well: what is made of one, say, and could be read back out of it.
+
+        To be called before anything else is said.
+        """
+        self.masker = Masker((*(self.masker.secrets if self.masker is not None else ()), *values)) or None
+
     async def spill(
         self, source: bytes | Path | AsyncIterable[bytes], name: str, media_type: str = "application/octet-stream"
     ) -> Ref:
@@ -180,16 +267,29 @@ class Operative(ABC):
     def handles(self) -> tuple[str, ...]:
         """Task types."""
 
+    def controls(self, task_type: str) -> frozenset[ControlKind]:
+        """The control messages that tasks of this type listen to in `Execution.controls`, besides `cancel`, which the
+        worker sees to. Others are ignored. They are hints: the sender repeats one until progress shows its effect.
+        """
+        return frozenset()
+
+    @property
+    def slots(self) -> Mapping[str, int]:
+        """How many tasks of a type to run at once, where whoever starts the worker doesn't say."""
+        return {}
+
     async def start(self, context: OperativeContext) -> None:  # noqa: B027 - most have nothing to do
-        """Called once, before the first task. An error stops the worker from starting."""
+        """Called once, before the first task. An error stops the worker from starting; an `OperativeError` is said as
+        wrong settings are, in one line.
+        """
 
     async def close(self) -> None:  # noqa: B027 - most have nothing to do
         """Called once, after the last task."""
 
     @abstractmethod
-    def execute(self, execution: Execution) -> Awaitable[TaskOutcome] | TaskOutcome:
+    def execute(self, execution: Execution) -> Awaitable[Result] | Result:
         """Run one attempt. `async def` in general; where there is nothing to await, a plain method that returns the
-        outcome spares a task of the event loop.
+        outcome spares a task of the event loop. `Delegated`: another job does the work.
 
         Raise `OperativeError`, or anything else, for a failure; the worker survives it.
         """

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 
 from gbe_jobs_domain.outcomes import Completed, Skipped, TaskOutcome
-from gbe_jobs_domain.payloads import OnLost, TaskControl, TaskQueued
+from gbe_jobs_domain.payloads import ControlKind, OnLost, TaskControl, TaskQueued
 from gbe_nexus import (
     Message,
     NexusError,
@@ -20,8 +20,8 @@ from gbe_nexus import (
     UnknownVersion,
     now_ms,
 )
-from gbe_operative.attempt import Attempt, Interrupt, hand_back_unstarted
-from gbe_operative.contract import Execution, Operative
+from gbe_operative.attempt import Attempt, hand_back_unstarted
+from gbe_operative.contract import Execution, Interrupt, Operative
 from gbe_operative.core.credit import Slots
 from gbe_operative.core.inputs import InputError, Inputs, plan_inputs
 from gbe_operative.core.masking import Masker
@@ -82,6 +82,8 @@ class Lane:
         self._stopping = False
         self._owed = 0
         self._granting = False
+        self._controls = operative.controls(task_type)
+        self._not_served: set[ControlKind] = set()
 
     def subscribed(self) -> None:
         """The subscription is there; what was owed to it meanwhile is granted."""
@@ -123,7 +125,7 @@ class Lane:
         try:
             inputs = self.plan(task)
             execution = self.execution(task, 1, inputs)
-            if inputs.errands:
+            if inputs.errands or task.input_schema is not None or task.output_schema is not None:
                 self._new_attempt(message, task).prepare()
                 return
         except InputError as error:
@@ -275,10 +277,31 @@ class Lane:
     def on_cancel(self, control: TaskControl) -> None:
         """End what is running of it."""
         why = f"cancelled: {control.reason}" if control.reason else "cancelled"
-        for attempt in list(self.attempts):
-            task = attempt.task
-            if task.job_id == control.job_id and (not control.task_ids or task.task_id in control.task_ids):
-                attempt.interrupt(Interrupt.CANCEL, why)
+        for attempt in self._attempts_of(control):
+            attempt.interrupt(Interrupt.CANCEL, why)
+
+    def on_control(self, control_id: str, control: TaskControl) -> None:
+        """Pass a pause, resume or step on to the attempts it is about; most are about another worker's."""
+        for attempt in self._attempts_of(control):
+            if control.kind not in self._controls:
+                if control.kind not in self._not_served:
+                    self._not_served.add(control.kind)
+                    log.warning(
+                        "%s of task %s ignored: tasks of type %s can't do that (not said again)",
+                        control.kind,
+                        attempt.task.task_id,
+                        self.task_type,
+                    )
+            elif not attempt.control(control_id, control):
+                log.warning("%s of task %s dropped: too many wait", control.kind, attempt.task.task_id)
+
+    def _attempts_of(self, control: TaskControl) -> list[Attempt]:
+        return [
+            attempt
+            for attempt in self.attempts
+            if attempt.task.job_id == control.job_id
+            and (not control.task_ids or attempt.task.task_id in control.task_ids)
+        ]
 
     async def stop_taking(self) -> None:
         """No more tasks. What arrives all the same is handed back."""
@@ -293,5 +316,6 @@ class Lane:
 
 
 def _may_start_at_once(message: Message, task: TaskQueued) -> bool:
-    """A first delivery, of a task that may run again: what must not is noted before it starts."""
-    return message.deliveries == 1 and task.on_lost is not OnLost.FAIL
+    """A first delivery, of a task that may run again: what must not is noted before it starts. Nor one whose last
+    attempt failed as a job of its own: that one has to wait."""
+    return message.deliveries == 1 and task.on_lost is not OnLost.FAIL and not task.retry_count

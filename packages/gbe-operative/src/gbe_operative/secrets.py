@@ -32,14 +32,14 @@ class Secrets:
         if self._directory is not None:
             file = self._directory / name
             if name not in (".", "..") and file.is_file():
-                _check_private(file)
+                check_private(file)
                 return file.read_text(encoding="utf-8").removesuffix("\n")
         if name in self._values:
             return self._values[name]
         return self._env.get(PREFIX + name.upper().replace("-", "_").replace(".", "_"))
 
     def _open(self, path: Path) -> None:
-        _check_private(path)
+        check_private(path)
         if path.is_dir():
             self._directory = path
             return
@@ -53,7 +53,8 @@ class Secrets:
         self._values = document
 
 
-def _check_private(path: Path) -> None:
+def check_private(path: Path) -> None:
+    """Raises `InsecureSecrets` where others may use the file or directory, or where there is none."""
     try:
         mode = path.stat().st_mode
     except OSError as error:

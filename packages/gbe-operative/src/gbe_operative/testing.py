@@ -49,6 +49,7 @@ class Hall:
         self.acks: list[PubAck] = []
         self._changed = asyncio.Event()
         self._count = 0
+        self._controls = 0
         self._last_seq = 0
         self._workers: list[Worker] = []
 
@@ -134,6 +135,17 @@ class Hall:
         """A control message, as the Oracle sends it."""
         control = TaskControl(ControlKind.CANCEL, task.job_id, [task.task_id], reason)
         await self.transport.publish(subjects.control(task.task_type), encode_payload("control", control))
+
+    async def control(
+        self, task: TaskQueued | None, kind: ControlKind, control_id: str = "", *, task_type: str = "mock"
+    ) -> None:
+        """A control message for the task, or for all of the job's of that type, as a service sends it. The same id
+        again is the same message again."""
+        self._controls += 1
+        task_type = task_type if task is None else task.task_type
+        control = TaskControl(kind, self.job_id, [] if task is None else [task.task_id])
+        event_id = control_id or f"{self.job_id}:{task_type}:control:{self._controls}"
+        await self.transport.publish(subjects.control(task_type), encode_payload(event_id, control))
 
     def worker(
         self,

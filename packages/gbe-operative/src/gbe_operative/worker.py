@@ -21,11 +21,12 @@ from gbe_nexus import (
     UndecodableMessage,
     UnknownVersion,
 )
-from gbe_operative.attempt import Attempt, Interrupt
-from gbe_operative.contract import Operative, OperativeContext
+from gbe_operative.attempt import Attempt
+from gbe_operative.contract import Interrupt, Operative, OperativeContext, OperativeError
 from gbe_operative.lane import Lane
 from gbe_operative.leases import Leases
 from gbe_operative.notes import Notes
+from gbe_operative.schema_checks import SchemaChecks
 from gbe_operative.secrets import Secrets
 from gbe_operative.settings import WorkerSettings
 from gbe_operative.standing import Standing
@@ -33,6 +34,7 @@ from gbe_operative.wishes import Wishes
 from gbe_operative.workdirs import WorkDirs
 from gbe_operative.workshop import Workshop
 from gbe_runtime.bus_role import HEARTBEAT_INTERVAL, BusRole
+from gbe_runtime.errors import ConfigurationError
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +66,8 @@ class Worker(BusRole):
     ) -> None:
         super().__init__(transport, heartbeat_interval=heartbeat_interval, close_transport=close_transport)
         self._operative = operative
-        self._slots = {task_type: (slots or {}).get(task_type, DEFAULT_SLOTS) for task_type in operative.handles}
+        asked = {**operative.slots, **(slots or {})}
+        self._slots = {task_type: asked.get(task_type, DEFAULT_SLOTS) for task_type in operative.handles}
         self._settings = settings or WorkerSettings()
         self._secrets = secrets or Secrets({})
         self._lanes: dict[str, Lane] = {}
@@ -114,6 +117,8 @@ class Worker(BusRole):
         artifacts = await transport.artifact_store(ARTIFACT_STORE)
         if self._shop is None:
             work_dirs = WorkDirs(settings.work_root)
+            checks = SchemaChecks(settings.check_limit)
+            self.on_stop(checks.close)
             self._shop = Workshop(
                 transport=transport,
                 worker=self.identity,
@@ -124,12 +129,16 @@ class Worker(BusRole):
                 wishes=Wishes(journal),
                 leases=Leases(settings.ack_wait, self._on_beat, self._standing.doubt),
                 work_dirs=work_dirs,
+                checks=checks,
                 metrics=self.metrics,
             )
             self.on_stop(work_dirs.close)
             self.on_stop(self._operative.close)
             context = OperativeContext(self.identity, transport, artifacts, work_dirs.root)
-            await self._operative.start(context)
+            try:
+                await self._operative.start(context)
+            except OperativeError as error:
+                raise ConfigurationError(str(error)) from error
         if self._listening is None:
             controls = [subjects.control(task_type) for task_type in self._slots]
             self._listening = await transport.listen(controls, self._on_control)
@@ -185,16 +194,21 @@ class Worker(BusRole):
 
     def _on_control(self, subject: str, body: bytes) -> None:
         try:
-            control = _decode_control(body).data
+            message = _decode_control(body)
         except (UndecodableMessage, UnknownVersion) as error:
             log.info("control message on %s ignored: %s", subject, error)
             return
-        if control.kind is not ControlKind.CANCEL:
-            return
-        self._standing.remember(control)
+        control = message.data
+        cancel = control.kind is ControlKind.CANCEL
+        if cancel:
+            self._standing.remember(control)
         for lane in self._lanes.values():
-            if subject == subjects.control(lane.task_type):
+            if subject != subjects.control(lane.task_type):
+                continue
+            if cancel:
                 lane.on_cancel(control)
+            else:
+                lane.on_control(message.id, control)
 
     def _on_beat(self) -> None:
         """With each renewal: is what has been running for longer than a lease still wanted?"""

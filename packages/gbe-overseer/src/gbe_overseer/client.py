@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final, TypeVar
@@ -20,8 +20,15 @@ from gbe_jobs_domain import subjects
 from gbe_jobs_domain.canonical import encode_definition
 from gbe_jobs_domain.definitions import JobDefinition, JobOutline
 from gbe_jobs_domain.edges import ARTIFACT_STORE, Ref
-from gbe_jobs_domain.ids import check_job_id, new_job_id
-from gbe_jobs_domain.payloads import JobCancelRequested, JobSubmitted, JobSummary, TaskSummary
+from gbe_jobs_domain.ids import check_job_id, check_type_name, new_job_id, new_ulid
+from gbe_jobs_domain.payloads import (
+    ControlKind,
+    JobCancelRequested,
+    JobSubmitted,
+    JobSummary,
+    TaskControl,
+    TaskSummary,
+)
 from gbe_jobs_domain.records import JobRecord
 from gbe_jobs_domain.states import JobState
 from gbe_jobs_domain.streams import HISTORY, INBOX, JOURNAL, QUEUE, WORK_STREAMS, Retention, streams
@@ -250,10 +257,10 @@ class JobClient:
         store = await self.transport.artifact_store(ref.store)
         return await store.read(ref.key, limit=MAX_ARTIFACT)
 
-    async def find(self, job_id: str) -> JobView:
-        """The job as it is now. Raises `UnknownJob`."""
+    async def find(self, job_id: str, *, unfold: bool = False) -> JobView:
+        """The job as it is now; `unfold`: with the jobs that its molecules are. Raises `UnknownJob`."""
         check_job_id(job_id)
-        async with self.watch(job_id, look_back=True) as watch:
+        async with self.watch(job_id, look_back=True, unfold=unfold) as watch:
             view = await watch.snapshot()
         if view.known or view.seq:
             return view
@@ -329,12 +336,13 @@ class JobClient:
 
     # --- watch ---------------------------------------------------------------------------------------
 
-    def watch(self, job_id: str, *, look_back: bool = False) -> JobWatch:
+    def watch(self, job_id: str, *, look_back: bool = False, unfold: bool = False) -> JobWatch:
         """Follow a job: `async with client.watch(id) as watch: async for changes in watch: …`.
 
         `look_back`: also read what running tasks said before (their progress); pointless for a fresh job.
+        `unfold`: follow the jobs that its molecules are, too.
         """
-        return JobWatch(self, job_id, look_back=look_back)
+        return JobWatch(self, job_id, look_back=look_back, unfold=unfold)
 
     async def nobody_handles(self, task_type: str) -> bool:
         """Whether no Operative waits for, or works at, tasks of this type."""
@@ -387,6 +395,33 @@ class JobClient:
         await self.transport.publish(
             subjects.cancel(job_type), encode_payload(event_id, JobCancelRequested(job_id, reason)), msg_id=event_id
         )
+
+    # --- pause, resume, step -------------------------------------------------------------------------
+
+    async def control(
+        self,
+        job_id: str,
+        task_type: str,
+        kind: ControlKind,
+        *,
+        task_ids: Sequence[str] = (),
+        reason: str = "",
+        control_id: str | None = None,
+    ) -> str:
+        """Tell the job's tasks of that type (or those of them with these ids) to pause, resume or step.
+
+        What an Operative hears of it is a hint: one that is reconnecting, or has not got the task yet, misses it, and
+        a task type that can't do it ignores it. So look at what the task says in its progress, and tell it again with
+        `control_id`, which this returns: an attempt takes every id once, so a step that is told twice is one step.
+        To cancel is the Oracle's: `cancel` (`ValueError` here).
+        """
+        if kind is ControlKind.CANCEL:
+            raise ValueError("a job is cancelled by its Oracle: JobClient.cancel")
+        subject = subjects.control(check_type_name(task_type))
+        control = TaskControl(kind, check_job_id(job_id), list(task_ids), reason)
+        event_id = control_id or f"{job_id}:{task_type}:control:{new_ulid()}"
+        await self.transport.publish(subject, encode_payload(event_id, control), msg_id=event_id)
+        return event_id
 
 
 async def _patiently(action: Callable[[], Awaitable[T]], until: float, otherwise: str) -> T:

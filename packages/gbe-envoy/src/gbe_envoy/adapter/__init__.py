@@ -7,6 +7,7 @@ from gbe_envoy.adapter.environment import DEFAULT_ALLOW, PROTECTED, build_enviro
 from gbe_envoy.adapter.errors import CommandError, OutputError, ParamError
 from gbe_envoy.adapter.model import Command, CommandResult, Limits, OnLine
 from gbe_envoy.adapter.runner import CommandRunner
+from gbe_envoy.adapter.spawn import DEFAULT_PATH, find_executable
 
 __all__ = [
     "Command",
@@ -18,6 +19,8 @@ __all__ = [
     "OutputError",
     "ParamError",
     "DEFAULT_ALLOW",
+    "DEFAULT_PATH",
     "PROTECTED",
     "build_environment",
+    "find_executable",
 ]

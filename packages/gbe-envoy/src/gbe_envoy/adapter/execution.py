@@ -186,7 +186,8 @@ class Execution:
             stdin, stdout, stdout_end, stderr, stderr_end = fds
             os.set_blocking(stdout, False)
             os.set_blocking(stderr, False)
-            self._pid = spawn(self._command.argv, self._environment, self._command.cwd, (stdin, stdout_end, stderr_end))
+            ends = (stdin, stdout_end, stderr_end, *self._command.pass_fds)
+            self._pid = spawn(self._command.argv, self._environment, self._command.cwd, ends)
         except BaseException as error:
             for fd in fds:
                 if fd != null:

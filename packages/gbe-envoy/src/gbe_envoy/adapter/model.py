@@ -16,13 +16,15 @@ class Command:
 
     `argv[0]` is looked up in the `PATH` of `env` unless it contains a slash. `env` is the whole environment of the
     child (one variable, `GBE_GUARDIAN`, is added). `stdin` bytes are fed; a path is opened read-only; None is
-    `/dev/null`.
+    `/dev/null`. `pass_fds` become the child's descriptors 3, 4, … in that order: whatever else is open here, it gets no
+    more than these; they stay the caller's to close.
     """
 
     argv: Sequence[str]
     env: Mapping[str, str]
     cwd: str | None = None
     stdin: bytes | Path | None = None
+    pass_fds: Sequence[int] = ()
 
 
 @dataclass(frozen=True, slots=True)

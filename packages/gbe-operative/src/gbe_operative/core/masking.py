@@ -20,11 +20,12 @@ MASK = "***"
 class Masker:
     """Replaces values by `***`: as they are, and as JSON strings have them."""
 
-    __slots__ = ("_bytes", "_longest", "_text")
+    __slots__ = ("_bytes", "_longest", "_text", "secrets")
 
     def __init__(self, secrets: Iterable[str]) -> None:
+        self.secrets = tuple(secrets)
         values: set[str] = set()
-        for secret in secrets:
+        for secret in self.secrets:
             lines = [line for line in secret.splitlines() if len(line) >= SHORTEST_LINE] if "\n" in secret else []
             for value in (secret, secret.strip(), *lines):
                 if len(value) >= SHORTEST:

@@ -1,0 +1,102 @@
+"""`HttpOperative`: one request per attempt. What its params mean: `gbe_operative_http.core.request`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from gbe_jobs_domain.edges import Ref
+from gbe_jobs_domain.outcomes import FailureKind, TaskOutcome
+from gbe_nexus import IntegrityError, NotFound
+from gbe_operative.contract import Execution, Operative, OperativeContext, OperativeError
+from gbe_operative.plugin_settings import ConfigurationError, from_environment
+from gbe_operative_http.core.addresses import AddressPolicy
+from gbe_operative_http.settings import HttpSettings
+
+if TYPE_CHECKING:
+    import ssl
+
+    from gbe_operative_http.client import Client
+
+
+class HttpOperative(Operative):
+    """Serves any task types with HTTP requests. Raises `ConfigurationError` for settings that make no sense."""
+
+    def __init__(
+        self,
+        task_types: Sequence[str] = ("http",),
+        *,
+        settings: HttpSettings | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self._types = tuple(task_types)
+        self._settings = from_environment(HttpSettings, environment) if settings is None else settings
+        try:
+            self._policy = AddressPolicy(self._settings.allow, self._settings.deny)
+        except ValueError as error:
+            raise ConfigurationError(f"GBE_HTTP_ALLOW, GBE_HTTP_DENY: {error}") from error
+        self._client: Client | None = None
+
+    @property
+    def handles(self) -> tuple[str, ...]:
+        """As given."""
+        return self._types
+
+    async def start(self, context: OperativeContext) -> None:
+        """Make the pool of connections. Here httpx is imported, and not before."""
+        from gbe_operative_http.client import Client
+
+        proxy = self._settings.proxy
+        try:
+            self._client = Client(
+                self._policy, _tls(self._settings), None if proxy is None else proxy.get_secret_value()
+            )
+        except ValueError as error:
+            raise ConfigurationError(f"GBE_HTTP_PROXY: {error}") from error
+
+    async def close(self) -> None:
+        """Close the connections."""
+        if self._client is not None:
+            await self._client.close()
+            self._client = None
+
+    async def execute(self, execution: Execution) -> TaskOutcome:
+        """Send the request and read the answer."""
+        from gbe_operative_http.core.request import Limits, ParamError, request_of
+        from gbe_operative_http.outcome import outcome_of
+
+        client, settings = self._client, self._settings
+        if client is None:
+            raise RuntimeError("the HttpOperative was not started")
+        limits = Limits(settings.connect_timeout, settings.read_timeout, settings.max_body)
+        try:
+            request = request_of(execution.params, execution.refs, execution.task.task_id, limits)
+        except ParamError as error:
+            raise OperativeError(str(error), kind=FailureKind.REJECTED) from error
+        if request.conceal:
+            execution.conceal(*request.conceal)
+        content = request.content
+
+        def upload() -> AsyncIterator[bytes]:
+            assert isinstance(content, Ref)
+            return execution.artifacts.get(content.key)
+
+        try:
+            async with client.answer(request, upload) as answer:
+                return await outcome_of(execution, request, answer)
+        except (NotFound, IntegrityError) as error:
+            raise OperativeError(f"body_ref: {error}", retryable=False) from error
+
+
+def _tls(settings: HttpSettings) -> ssl.SSLContext:
+    import ssl
+
+    import httpx
+
+    try:
+        context = httpx.create_ssl_context(verify=settings.tls_verify, trust_env=False)
+        if settings.tls_ca is not None:
+            context.load_verify_locations(settings.tls_ca)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigurationError(f"GBE_HTTP_TLS_CA: {settings.tls_ca}: {error}") from error
+    return context

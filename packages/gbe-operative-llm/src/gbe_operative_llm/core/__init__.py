@@ -1,0 +1,1 @@
+"""What needs no network: from params to a request, from an answer to an outcome."""

@@ -1,0 +1,81 @@
+"""`ScriptOperative`: runs a script file.
+
+| param | is |
+|---|---|
+| `script_path` | the file; relative to the root, which it can't leave |
+| `args` | its arguments: words as a shell reads them, or a JSON array |
+| `interpreter` | what runs it, with options (`python3 -u`); without one the script's `#!` line says it |
+| `stdin`, `stdin_ref` | what it reads: the value itself, or an artifact |
+| any other | an environment variable, by the adapter's rules |
+
+Everything about the script is checked before anything runs. It runs as a command of the shell Operative does: in a
+private, empty directory, with the same variables.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated
+
+from gbe_envoy.adapter import DEFAULT_ALLOW, Limits
+from gbe_jobs_domain.outcomes import TaskOutcome
+from gbe_operative.contract import Execution, Operative, OperativeContext
+from gbe_operative.plugin_settings import Setting, Settings, from_environment, root_of
+from gbe_operative_command import STDIN_PARAMS, TaskCommands
+from gbe_operative_script.arguments import arguments_of
+from gbe_operative_script.script import inspect
+
+NOT_VARIABLES = STDIN_PARAMS | {"script_path", "args", "interpreter"}
+"""Params that are not put into the environment."""
+
+
+class ScriptSettings(Settings, frozen=True, kw_only=True):
+    """What the owner of the host decides."""
+
+    root: Annotated[
+        Path | None, Setting("The directory that scripts are in (default: where it is started)", env="GBE_SCRIPT_ROOT")
+    ] = None
+
+
+class ScriptOperative(Operative):
+    """Serves any task types with script files below `root` (default: what `GBE_SCRIPT_ROOT` names)."""
+
+    def __init__(
+        self,
+        task_types: Sequence[str] = ("script",),
+        *,
+        root: Path | None = None,
+        limits: Limits | None = None,
+        allow: Collection[str] = DEFAULT_ALLOW,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self._types = tuple(task_types)
+        self._root = root_of("GBE_SCRIPT_ROOT", root or from_environment(ScriptSettings).root)
+        self._commands = TaskCommands(limits=limits, allow=allow, environment=environment)
+
+    @property
+    def handles(self) -> tuple[str, ...]:
+        """As given."""
+        return self._types
+
+    async def start(self, context: OperativeContext) -> None:
+        """Start the guardian, which ends the commands of a worker that was killed."""
+        await self._commands.start(context)
+
+    async def close(self) -> None:
+        """End what still runs."""
+        await self._commands.close()
+
+    async def execute(self, execution: Execution) -> TaskOutcome:
+        """Check the script and run it to its end."""
+        params = execution.params
+        arguments = arguments_of(params.get("args", ""))
+        # In a thread: the root may be on a file system that has gone to sleep.
+        script = await asyncio.to_thread(
+            inspect, self._root, params.get("script_path"), params.get("interpreter"), self._commands.path
+        )
+        variables = {name: value for name, value in params.items() if name not in NOT_VARIABLES}
+        result = await self._commands.run(execution, (*script.command, *arguments), variables)
+        return await self._commands.outcome(execution, result)
