@@ -2,7 +2,7 @@
 
 import time
 from binascii import hexlify
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from typing import Any
 
@@ -61,6 +61,7 @@ class Sealing:
         self._text: EntryText | None = None
         self._entries = Column(spool, width=64)
         self._work: Iterator[None] | None = None
+        self._log: Callable[[], None] | None = None
 
     def finish(self, logger: StructuredLogger | None = None, until: float | None = None) -> bool:
         """Go on with the work.
@@ -81,6 +82,10 @@ class Sealing:
             self.done = True
         return True
 
+    def mute(self) -> None:
+        """Log nothing any more: the session's log has ended."""
+        self._log = None
+
     def _steps(self, logger: StructuredLogger | None) -> Iterator[None]:
         config, history = self.history.config, self.history
         ticks = history.ticks
@@ -91,12 +96,13 @@ class Sealing:
         rejected = False
         if config.governance.active:
             rejected = self._gate.status(self._gate.reasons(self.envelopes.data_layer, 1)) == "REJECTED"
-            log = logger.series("gate_governance_decision", self._decision_entry) if logger else None
-            if log is not None:
-                for tick in range(ticks):
-                    log()
-                    if tick % 64 == 63:
-                        yield
+            self._log = logger.series("gate_governance_decision", self._decision_entry) if logger else None
+            for tick in range(ticks):
+                if self._log is None:
+                    break
+                self._log()
+                if tick % 64 == 63:
+                    yield
         if self.codex is not None:
             for _ in self.codex.learn():
                 yield
