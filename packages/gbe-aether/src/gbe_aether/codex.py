@@ -1,6 +1,7 @@
 """Codex Eterna: patterns that occurred, and proposals to place them (specification, section 7)."""
 
 import hashlib
+import heapq
 from array import array
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -11,7 +12,16 @@ from gbe_aether.records import CodexMotifV1, CodexProposalV1
 
 PATTERN = "edge_flux_pattern_v1"
 
+_STRETCH = 32
+"""How many edges of a signature are compared at a time."""
+
+_BLOCK = 4096
+"""How many signatures are sorted in one go."""
+
 _Key = tuple[int, ...] | bytes
+
+_Found = list[int]
+"""How often a signature occurred, its first and its last tick."""
 
 
 class Occurrences:
@@ -34,7 +44,7 @@ class Occurrences:
         found[0] += 1
         found[2] = tick
 
-    def found(self) -> list[list[int]]:
+    def found(self) -> list[_Found]:
         """Count, first tick and last tick of each signature, in no particular order."""
         return list(self._by_key.values())
 
@@ -77,13 +87,34 @@ class Codex:
         return self._verdicts
 
     def learn(self) -> Iterator[None]:
-        """Put the motifs into their order, a bounded piece of work between yields."""
-        keyed = []
-        for found in self._found:
-            keyed.append((self._history.outcome(found[1]).du, found))
-            yield
-        keyed.sort(key=lambda each: list(each[0]))
-        self._found = [found for _, found in keyed]
+        """Put the motifs into their order, a bounded piece of work between yields.
+
+        The order is that of the lists of differences. They are compared a stretch of edges at a time,
+        so that no more than a stretch of each is in memory, and further only where they are equal.
+        """
+        ordered: list[_Found] = []
+        # Groups that are equal so far, the next one last, each with the number of edges looked at.
+        pending = [(self._found, 0)]
+        while pending:
+            group, start = pending.pop()
+            if len(group) == 1 or start >= len(self._edges):
+                ordered += group
+                continue
+            keyed: list[tuple[list[int], _Found]] = []
+            for found in sorted(group, key=_first_tick):
+                keyed.append((self._history.differences(found[1], start, start + _STRETCH), found))
+                yield
+            groups: list[list[_Found]] = []
+            last: list[int] | None = None
+            for key, found in _sorted_in_pieces(keyed):
+                if key == last:
+                    groups[-1].append(found)
+                else:
+                    groups.append([found])
+                    last = key
+                yield
+            pending += [(each, start + _STRETCH) for each in reversed(groups)]
+        self._found = ordered
 
     def propose(self, decisions: Decisions) -> Iterator[None]:
         """Decide on a proposal for each motif, in the text order of their ids."""
@@ -147,6 +178,20 @@ class Codex:
     def accepted(self) -> list[int]:
         """The indices of the accepted proposals."""
         return [index for index, verdict in enumerate(self._verdicts) if verdict.status == "ACCEPTED"]
+
+
+def _first_tick(found: _Found) -> int:
+    return found[1]
+
+
+def _sorted_in_pieces(keyed: list[tuple[list[int], _Found]]) -> Iterator[tuple[list[int], _Found]]:
+    """The pairs by their keys; no step of the iteration takes long."""
+    blocks = (keyed[start : start + _BLOCK] for start in range(0, len(keyed), _BLOCK))
+    return heapq.merge(*(sorted(block, key=_signature) for block in blocks), key=_signature)
+
+
+def _signature(pair: tuple[list[int], _Found]) -> list[int]:
+    return pair[0]
 
 
 def _motif_id(index: int) -> str:
