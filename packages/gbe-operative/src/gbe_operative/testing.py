@@ -182,3 +182,9 @@ class Hall:
     async def queued(self) -> int:
         """Messages in the queue."""
         return (await self.transport.stream_state(QUEUE)).messages
+
+    async def emptied(self, patience: float = PATIENCE) -> None:
+        """Wait until the queue is empty: a message is acknowledged only when the report is stored."""
+        async with asyncio.timeout(patience):
+            while await self.queued():
+                await asyncio.sleep(0.01)
