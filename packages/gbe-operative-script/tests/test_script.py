@@ -72,7 +72,9 @@ async def test_arguments(scripts: Scripts, args: str, words: list[str]) -> None:
         ('[["a"]]', r"no JSON array of strings"),
         ("[" * 100_000, "no JSON array"),
         ("a\0b", "argument 1 contains a NUL"),
-        ("x " + "y" * 140_000, "argument 2 has 140000 bytes, the limit is 131071; use stdin_ref"),
+        ("x " * 20_000, "args: 40000 characters are too many to split into words .limit 32768.; use a JSON array"),
+        ('["x", "' + "y" * 140_000 + '"]', "argument 2 has 140000 bytes, the limit is 131071; use stdin_ref"),
+        ("[" + ", ".join(['"' + "y" * 100_000 + '"'] * 11) + "]", "1100011 bytes in all, the limit is 1048576"),
     ],
 )
 async def test_arguments_that_are_none(scripts: Scripts, args: str, says: str) -> None:

@@ -51,6 +51,11 @@ class InnerDocuments:
         self._files: dict[Path, InnerDocument | None] = {}
         """Each is loaded once, however often it is named; None: it can't be, and why was said."""
 
+    @property
+    def folder(self) -> Path | None:
+        """Where the files are that the document names."""
+        return self._folder
+
     def _below(self, file: Path) -> InnerDocuments:
         found = InnerDocuments(file.parent, self._limit)
         found._within = (*self._within, file.resolve())
