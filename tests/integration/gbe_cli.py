@@ -31,11 +31,14 @@ class Cli:
             kept["GBE_NATS_SERVER"] = server
         return {**kept, "HOME": str(self.home), "TMPDIR": str(self.home), "TERM": "dumb", **self.extra}
 
-    def run(self, *arguments: str | Path, timeout: float = 60, **extra: str) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, *arguments: str | Path, timeout: float = 60, cwd: Path | None = None, **extra: str
+    ) -> subprocess.CompletedProcess[str]:
         """Run a command to its end."""
         return subprocess.run(
             [*GBE, *map(str, arguments)],
             env={**self.environment, **extra},
+            cwd=cwd,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.integration.gbe_cli import EXAMPLES, Cli
+from tests.workspace import ROOT
+
+BROKEN = ROOT / "packages" / "gbe-jobs-domain" / "tests" / "broken"
 
 
 @pytest.fixture
@@ -23,6 +26,23 @@ def test_validate_checks_all_files(cli: Cli) -> None:
         == f"{EXAMPLES}/diamond.yaml: ok, diamond, 4 tasks\n{EXAMPLES}/demo.yaml: ok, weather demo, 7 tasks\n"
     )
     assert all("broken.yaml" in line for line in done.stderr.splitlines())
+
+
+def test_validate_refuses_every_broken_document_with_the_very_words(cli: Cli) -> None:
+    documents = sorted(file.name for file in BROKEN.iterdir() if file.suffix in (".yaml", ".json"))
+    assert len(documents) >= 95
+    done = cli.run("validate", *documents, cwd=BROKEN)
+    assert done.stdout == ""
+    assert done.stderr == "".join((BROKEN / f"{name}.txt").read_text(encoding="utf-8") for name in documents)
+    assert done.returncode == 2
+
+
+@pytest.mark.parametrize("name", ["everything-at-once.yaml", "json-syntax.json", "schema-file-invalid.yaml"])
+@pytest.mark.parametrize("command", [("validate",), ("run", "--transport", "memory"), ("submit",)])
+def test_a_broken_document_is_refused_before_anything_is_done(cli: Cli, command: tuple[str, ...], name: str) -> None:
+    done = cli.run(*command, name, cwd=BROKEN)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (BROKEN / f"{name}.txt").read_text(encoding="utf-8")
 
 
 def test_graph_draws_a_tree_or_mermaid(cli: Cli) -> None:

@@ -57,6 +57,13 @@ class Site:
 
     async def worker(self, handles: str = "shell:4", *arguments: str, **environment: str) -> Worker:
         """A process that is ready for tasks."""
+        return await self._start("--handles", handles, *arguments, **environment)
+
+    async def app(self, location: str, *arguments: str, **environment: str) -> Worker:
+        """One that serves an app of the site's directory."""
+        return await self._start("--app", location, *arguments, **environment)
+
+    async def _start(self, *arguments: str, **environment: str) -> Worker:
         log = self.directory / f"worker-{len(self.workers)}.log"
         ready, ready_end = os.pipe()
         options = self.server.options
@@ -72,7 +79,7 @@ class Site:
             "GBE_LOG_LEVEL": "debug",
             **environment,
         }
-        command = [sys.executable, "-m", "gbe_operative.command", "--handles", handles, *arguments]
+        command = [sys.executable, "-m", "gbe_operative.command", *arguments]
         with log.open("wb") as output:
             process = await asyncio.create_subprocess_exec(
                 *command, env=env, stdout=output, stderr=output, pass_fds=[ready_end], cwd=self.directory

@@ -68,6 +68,22 @@ async def test_the_child_has_default_signals_its_own_session_and_no_other_descri
     assert ignored & 0x7FFF_FFFF == 0  # beyond these are the C library's own
 
 
+async def test_a_child_gets_the_descriptors_it_is_to_have_and_no_others(runner: CommandRunner) -> None:
+    reading, writing = os.pipe()
+    other, other_end = os.pipe()
+    text = "import os; print(sorted(int(n) for n in os.listdir('/proc/self/fd'))[:-1]); os.write(4, b'hi')"
+    try:
+        # In another order than theirs here, and one of them twice.
+        fds = (other, writing, writing)
+        result = await runner.run(Command((sys.executable, "-S", "-c", text), ENV, pass_fds=fds))
+        assert (result.stdout, result.stderr) == (b"[0, 1, 2, 3, 4, 5]\n", b"")
+        assert os.read(reading, 16) == b"hi"
+        os.fstat(writing)  # still the caller's
+    finally:
+        for fd in (reading, writing, other, other_end):
+            os.close(fd)
+
+
 async def test_the_environment_is_the_given_one_and_the_marker(runner: CommandRunner) -> None:
     result = await runner.run(Command(["env"], {**ENV, "A": "1", "UMLAUT": "\u00e4\udcff"}))
     lines = result.stdout.splitlines()

@@ -352,3 +352,30 @@ def test_json_may_be_indented_with_tabs() -> None:
 
 def test_yaml_in_flow_style_is_no_broken_json() -> None:
     assert load('{"name": j, tasks: [{name: a, task_type: x,}]}') == JobDefinition("j", "j", [TaskDefinition("a", "x")])
+
+
+# --- templates ---
+
+
+def test_a_templates_task_gets_the_jobs_variables() -> None:
+    text = """
+name: x
+vars: {city: Basel, n: 5}
+tasks:
+  - {name: a, task_type: template, params: {template: "{{ city }}"}}
+  - {name: b, task_type: template, params: {template: "", vars: "{}"}}
+  - {name: c, task_type: template, params: {template: ""}, depends_on: [a], input_from: {vars: a}}
+  - {name: d, task_type: shell, params: {command: ls}}
+"""
+    a, b, c, d = load_document(text, source="x", variables={"city": "Bern"}).definition.tasks
+    assert a.params["vars"] == '{"city":"Bern","n":"5"}'
+    assert b.params["vars"] == "{}"
+    assert "vars" not in c.params
+    assert "vars" not in d.params
+
+
+def test_variables_of_many_templates_are_bounded() -> None:
+    tasks = "\n".join(f'  - {{name: t{n}, task_type: template, params: {{template: ""}}}}' for n in range(100))
+    text = f"name: x\nvars: {{big: {'x' * 1000}}}\ntasks:\n{tasks}\n"
+    with pytest.raises(DefinitionErrors, match="the variables make the definition larger than 20,000 bytes"):
+        load_document(text, source="x", max_bytes=20_000)

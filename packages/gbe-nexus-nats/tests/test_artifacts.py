@@ -290,3 +290,25 @@ async def test_on_a_cluster_a_put_is_seen_at_once(nats_cluster: EmbeddedCluster,
             data = os.urandom(CHUNK + number)
             await writing.put("a", data)
             assert await reading.read("a", limit=2 * CHUNK) == data
+
+
+async def test_what_a_killed_put_left_is_discarded(
+    jetstream: Any, bucket: str, store: NatsArtifactStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its chunks are there, and nothing says whose they are."""
+    await store.put("kept", os.urandom(3 * CHUNK))
+    await store.put("empty", b"")
+
+    async def killed(*arguments: object) -> None:
+        raise asyncio.CancelledError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(store, "_put_meta", killed)
+        with pytest.raises(asyncio.CancelledError):
+            await store.put("lost", os.urandom(2 * CHUNK))
+    assert sorted((await messages(jetstream, bucket)).values()) == [1, 1, 2, 3]
+    assert await store.discard_abandoned(3600) == 0, "it may still be going on"
+    assert await store.discard_abandoned(0) == 1
+    assert sorted((await messages(jetstream, bucket)).values()) == [1, 1, 3]
+    assert len(await store.read("kept", limit=4 * CHUNK)) == 3 * CHUNK
+    assert await store.discard_abandoned(0) == 0

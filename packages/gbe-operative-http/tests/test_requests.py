@@ -195,6 +195,7 @@ async def test_packed_bodies(http: Http, web: Web) -> None:
 @pytest.mark.parametrize(
     ("body", "says"),
     [(gzip.compress(b"hello" * 100)[:-9], "in the middle of its gzip"), (b"no gzip at all", "the body is no gzip")],
+    ids=["cut off", "no gzip"],
 )
 async def test_broken_packings(http: Http, web: Web, body: bytes, says: str) -> None:
     web.routes["/"] = Reply(200, {"Content-Type": "text/plain", "Content-Encoding": "gzip"}, body)

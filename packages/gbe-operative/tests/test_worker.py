@@ -31,12 +31,13 @@ from gbe_nexus import (
 from gbe_nexus_memory import MemoryTransport
 from gbe_operative import worker as worker_module
 from gbe_operative.composite import CompositeOperative
-from gbe_operative.contract import Execution, Operative, OperativeError
+from gbe_operative.contract import Execution, Operative, OperativeContext, OperativeError
 from gbe_operative.mock import Behaviour, MockOperative, skip
 from gbe_operative.secrets import Secrets
 from gbe_operative.settings import WorkerSettings
 from gbe_operative.worker import Worker
 from gbe_runtime import bus_role
+from gbe_runtime.errors import ConfigurationError
 from gbe_runtime.lifecycle import Role
 from gbe_runtime.lifecycle_suite import LifecycleContract, MakeRole
 
@@ -280,6 +281,40 @@ async def test_who_watches_may_clean_up(hall: Hall) -> None:
     assert ended.outcome == Failed(
         error="timed out after 0.02 s", kind=FailureKind.TIMEOUT, exit_code=124, stderr="last words", output=["partly"]
     )
+
+
+async def test_who_asks_to_be_called_may_clean_up_too(hall: Hall) -> None:
+    async def body(execution: Execution) -> TaskOutcome:
+        over = asyncio.Event()
+        execution.when_cancelled(over.set)
+        await over.wait()
+        assert execution.cancelled.is_set()
+        execution.when_cancelled(over.clear)  # called at once: it is cancelled already
+        assert not over.is_set()
+        return Failed(error="cleaned up", output=["partly"])
+
+    async def unwatched(execution: Execution) -> TaskOutcome:
+        execution.when_cancelled(lambda: None)
+        execution.when_cancelled(None)
+        await asyncio.get_running_loop().create_future()
+        return Completed()
+
+    await hall.worker(Doing(body)).start()
+    await hall.queue(hall.task(timeout_secs=0.02))
+    (ended,) = await hall.ends()
+    assert (ended.outcome.error, ended.outcome.output) == ("timed out after 0.02 s", ["partly"])
+    await hall.worker(Doing(unwatched, "other")).start()
+    await hall.queue(hall.task("x", "other", timeout_secs=0.02))
+    assert (await hall.ends(2))[1].outcome.kind is FailureKind.TIMEOUT, "cancelled as an asyncio task is"
+
+
+async def test_an_operative_that_can_not_start_is_a_matter_of_settings(hall: Hall) -> None:
+    class Unable(MockOperative):
+        async def start(self, context: OperativeContext) -> None:
+            raise OperativeError("no licence")
+
+    with pytest.raises(ConfigurationError, match=r"^no licence$"):
+        await hall.worker(Unable()).start()
 
 
 # --- deliveries after the first ---

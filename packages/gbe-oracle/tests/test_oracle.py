@@ -260,6 +260,32 @@ async def test_inputs_too_large_for_one_message_travel_as_references(
         assert isinstance(edge, Inline) or edge.key.startswith(job_id + "/")
 
 
+async def test_params_too_large_for_any_message_fail_the_task_in_words(
+    bus: Transport, oracle: BusOracle, script: Script, events: Events
+) -> None:
+    await script.start()
+    fat = TaskDefinition("fat", "noop", params={"TEXT": "x" * 1_100_000})
+    job_id = await oracle.submit(JobDefinition("test", "test", [fat]))
+    assert await events.end(job_id) == "failed"
+    error = (await history_of(bus, job_id)).error
+    assert error.startswith(
+        "the task could not be queued: task 'fat': params of 1,100,011 bytes in a message of 1,100,"
+    )
+    assert error.endswith("the limit is 1,048,576; store large values and pass references (params named *_ref)")
+
+
+async def test_schemas_reach_the_operative_as_they_were_written(
+    bus: Transport, oracle: BusOracle, script: Script, events: Events
+) -> None:
+    await script.start()
+    schema = {"type": "object", "properties": {"ß": {"multipleOf": 0.1}}}
+    task = TaskDefinition("t", "noop", input_schema={"minProperties": 1}, output_schema=schema)
+    job_id = await oracle.submit(JobDefinition("test", "test", [task]))
+    assert await events.end(job_id) == "completed"
+    assert bytes(script.tasks["t"].output_schema or b"") == json.encode(schema)
+    assert bytes(script.tasks["t"].input_schema or b"") == b'{"minProperties":1}'
+
+
 async def test_a_definition_by_reference_runs_like_any_other(
     bus: Transport, oracle: BusOracle, script: Script, events: Events
 ) -> None:
@@ -337,12 +363,15 @@ class TestChildJobs:
     ) -> None:
         """P11: inner failure 7 "boom" → outer failed 7 "boom"."""
         script.answers["inner"] = Failed("boom", exit_code=7)
-        job_id, _ = await self.parent_with_child(bus, oracle, script)
+        job_id, child = await self.parent_with_child(bus, oracle, script)
         await script.release("inner")
         assert await events.end(job_id) == "failed"
         summary = await history_of(bus, job_id)
         assert summary.error == "boom"
-        assert json.decode(bytes(summary.tasks[0].outcome or b""), type=Failed) == Failed("boom", FailureKind.ERROR, 7)
+        failed = json.decode(bytes(summary.tasks[0].outcome or b""), type=Failed)
+        assert (failed.error, failed.kind, failed.exit_code) == ("boom", FailureKind.ERROR, 7)
+        assert isinstance(failed.data, Inline)
+        assert failed.data.decoded() == {"failed_step": "inner", "job_id": child}
 
     async def test_cancelling_the_outer_job_cancels_the_child(
         self, bus: Transport, oracle: BusOracle, script: Script, events: Events

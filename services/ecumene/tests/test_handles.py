@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gbe_ecumene.handles import all_handles, handles_for
+from gbe_ecumene.handles import all_handles, handles_for, types_of
 from gbe_jobs_domain.definitions import JobDefinition, TaskDefinition
 from gbe_runtime.errors import ConfigurationError
 
@@ -24,6 +24,20 @@ def test_a_type_that_nothing_serves_is_left_to_wait() -> None:
 
 def test_what_is_asked_for_counts_more_and_adds_to_it() -> None:
     assert handles_for(job("shell", "data-fetch"), "data-fetch=shell:3") == "data-fetch=shell:3,shell"
+
+
+def test_the_types_of_an_app_come_first() -> None:
+    assert handles_for(job("shell", "resize", "x-rays"), None, ["resize", "other"]) == "resize,shell"
+    assert handles_for(job("resize"), "resize:2", ["resize"]) == "resize=resize:2"
+    assert handles_for(job("resize"), "resize=shell", ["resize"]) == "resize=shell"
+    assert all_handles(None, ["shell", "resize"]).startswith("shell,resize,")
+    assert all_handles("resize:3", ["resize"]) == "resize=resize:3"
+
+
+def test_an_app_that_can_not_be_loaded() -> None:
+    assert types_of(None) == ()
+    with pytest.raises(ConfigurationError, match="--app no_such_app: there is no module"):
+        types_of("no_such_app")
 
 
 def test_up_serves_all_that_is_installed_but_what_is_for_tests() -> None:

@@ -10,12 +10,15 @@ from typing import Final, Protocol
 
 import msgspec
 
+from gbe_jobs_domain.data_schemas import MAX_SCHEMA_BYTES
 from gbe_jobs_domain.definitions import (
     MAX_JOB_NAME,
     MAX_RETRIES,
     MAX_TASKS,
     JobOutline,
+    Output,
     TaskOutline,
+    output_references,
     upstream_of,
 )
 from gbe_jobs_domain.errors import PathPart, path_text, plain, quoted, with_hint
@@ -120,7 +123,24 @@ def check_outline(outline: JobOutline) -> str | None:
     for i, task in enumerate(outline.tasks):
         if problem := _value_problem(task):
             return f"tasks[{i}].{problem}"
+    if outline.output is not None:
+        return next((f"output: {problem}" for _, problem, _ in output_problems(outline.output, outline.tasks)), None)
     return None
+
+
+def output_problems(
+    output: Output, tasks: Sequence[TaskLike], suggester: Suggester | None = None
+) -> list[tuple[str, str, str]]:
+    """What is wrong with a definition's `output`: `(name, message, hint)` of each reference that leads nowhere."""
+    names = {task.name for task in tasks}
+    problems: list[tuple[str, str, str]] = []
+    for name, reference in output_references(output).items():
+        if "" in reference.split("."):
+            problems.append((name, f"{quoted(reference)} has an empty part", "write 'task' or 'task.field'"))
+        elif (task := upstream_of(reference)) not in names:
+            hint = suggester.hint(task, names) if suggester else ""
+            problems.append((name, f"{quoted(task)} is none of the tasks", hint))
+    return problems
 
 
 def job_name_problem(name: str) -> str | None:
@@ -156,6 +176,14 @@ def _value_problem(task: TaskOutline) -> str | None:
             _decode_retry(task.retry)
     except msgspec.DecodeError as error:
         return f"{field}: {error}"
+    # What is in a schema is the Operative's business; here it only has to be one, of a size that travels.
+    for field, schema in (("input_schema", task.input_schema), ("output_schema", task.output_schema)):
+        if schema is None:
+            continue
+        if not bytes(schema).startswith(b"{"):
+            return f"{field}: expected a JSON Schema, which is an object"
+        if len(bytes(schema)) > MAX_SCHEMA_BYTES:
+            return f"{field}: a schema of {len(bytes(schema)):,} bytes, the limit is {MAX_SCHEMA_BYTES:,}"
     return None
 
 

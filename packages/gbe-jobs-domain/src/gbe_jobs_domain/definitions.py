@@ -6,7 +6,7 @@ made strings. Documents as people write them are read by `documents.py`.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any, TypeAlias
 
 from msgspec import Meta, Struct
 
@@ -21,9 +21,14 @@ MAX_JOB_NAME = 200
 """Characters in a job's name; all printable."""
 
 
+Output: TypeAlias = str | dict[str, str] | None
+
+
 class TaskDefinition(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """One task. The Oracle reads `name`, `task_type`, `depends_on` and which tasks `input_from` names; everything else
-    is between the job's author and the Operative (mission document "ecumene roles")."""
+    is between the job's author and the Operative (mission document "ecumene roles").
+
+    `input_schema`, `output_schema`: JSON Schemas of the resolved params and of the data, see `data_schemas`."""
 
     name: TaskName
     task_type: TypeName
@@ -34,16 +39,20 @@ class TaskDefinition(Struct, frozen=True, omit_defaults=True, forbid_unknown_fie
     max_retries: Annotated[int, Meta(ge=0, le=MAX_RETRIES)] = 0
     retry: RetryPolicy | None = None
     on_lost: OnLost = OnLost.RERUN
+    input_schema: dict[str, Any] | None = None
+    output_schema: dict[str, Any] | None = None
 
 
 class JobDefinition(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """A job as it is submitted."""
+    """A job as it is submitted. `output`: what a molecule hands on, a reference or names with references; None = all
+    results by task name."""
 
     name: str
     job_type: TypeName
     tasks: list[TaskDefinition]
     org: OrgId = DEFAULT_ORG
     v: int = 1
+    output: Output = None
 
 
 class TaskOutline(Struct, frozen=True, omit_defaults=True, gc=False):
@@ -58,6 +67,8 @@ class TaskOutline(Struct, frozen=True, omit_defaults=True, gc=False):
     max_retries: int = 0
     retry: OptionalRaw = None
     on_lost: str = "rerun"
+    input_schema: OptionalRaw = None
+    output_schema: OptionalRaw = None
 
 
 class JobOutline(Struct, frozen=True):
@@ -68,8 +79,16 @@ class JobOutline(Struct, frozen=True):
     tasks: list[TaskOutline]
     org: OrgId = DEFAULT_ORG
     v: int = 1
+    output: Output = None
+
+
+def output_references(output: Output) -> dict[str, str]:
+    """The references of a definition's `output` by name; one without a name is under the empty name."""
+    if output is None:
+        return {}
+    return {"": output} if isinstance(output, str) else output
 
 
 def upstream_of(reference: str) -> str:
-    """The task an `input_from` reference names: everything before the first dot."""
+    """The task that a reference of `input_from` or `output` names: everything before the first dot."""
     return reference.split(".", 1)[0]

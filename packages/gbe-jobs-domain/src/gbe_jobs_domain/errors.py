@@ -36,7 +36,9 @@ class DefinitionErrors(ValueError):
     """All errors of a document, in the order of their places. `omitted`: how many more there were."""
 
     def __init__(self, errors: Iterable[DefinitionError], omitted: int = 0) -> None:
-        self.errors = tuple(sorted(errors, key=lambda error: (error.line, error.column)))
+        found = list(errors)
+        order = {source: at for at, source in enumerate(dict.fromkeys(error.source for error in found))}
+        self.errors = tuple(sorted(found, key=lambda error: (order[error.source], error.line, error.column)))
         self.omitted = omitted
         lines = [str(error) for error in self.errors]
         if omitted:

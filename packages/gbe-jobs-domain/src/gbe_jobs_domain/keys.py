@@ -15,6 +15,8 @@ TASK_KEYS: Final = (
     "max_retries",
     "retry",
     "on_lost",
+    "input_schema",
+    "output_schema",
 )
 RETRY_KEYS: Final = ("delay", "factor", "max_delay")
 
@@ -29,7 +31,6 @@ _RESERVED_IN_JOB: Final = frozenset(
         "inputs",
         "labels",
         "on_failure",
-        "output",
         "outputs",
         "priority",
         "schedule",
@@ -70,7 +71,7 @@ class Form:
     @property
     def keys(self) -> tuple[str, ...]:
         """Of the document."""
-        return (self.name, "job_type", "org", "vars", "v", self.tasks)
+        return (self.name, "job_type", "org", "vars", "v", self.tasks, "output")
 
     @property
     def task_keys(self) -> tuple[str, ...]:

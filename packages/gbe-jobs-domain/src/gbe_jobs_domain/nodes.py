@@ -31,6 +31,16 @@ class Scalar:
         self.column = column
 
 
+class Block(Scalar):
+    """A literal block (`|`): its lines are the source's own, from the one after `line` on, `indent` to the right."""
+
+    __slots__ = ("indent",)
+
+    def __init__(self, text: str, line: int, column: int, indent: int) -> None:
+        super().__init__(text, Kind.STRING, line, column)
+        self.indent = indent
+
+
 class Items:
     """A list."""
 
@@ -65,6 +75,18 @@ class Broken:
 
 
 Node: TypeAlias = Scalar | Items | Entries | Broken
+
+
+def node_at(node: Node, path: tuple[str | int, ...]) -> Node:
+    """The node at a path, or the nearest one above it."""
+    for part in path:
+        if isinstance(node, Items) and isinstance(part, int) and part < len(node.items):
+            node = node.items[part]
+        elif isinstance(node, Entries) and isinstance(part, str) and part in node.entries:
+            node = node.entries[part][1]
+        else:
+            break
+    return node
 
 
 class Unreadable(Exception):

@@ -66,7 +66,9 @@ class Parent(Struct, frozen=True):
 class JobSubmitted(Struct, frozen=True, omit_defaults=True):
     """`gbe.jobs.{job_type}.submit`. Exactly one of `definition` (a `JobDefinition` document with variables already
     substituted) and `definition_ref` is set. `deadline_at`: when the job is failed with a timeout. `reuse`: the
-    outcomes (completed or skipped) of tasks that need not run again (a retry), by task name."""
+    outcomes (completed or skipped) of tasks that need not run again (a retry), by task name. `again`: the `TaskQueued`
+    that is queued instead of a report to the parent, should the child fail with an error or a timeout (an attempt of
+    the parent's task is left). `lineage`: the registered molecules this job was made of, the outermost first."""
 
     job_id: JobId
     job_type: TypeName
@@ -79,6 +81,8 @@ class JobSubmitted(Struct, frozen=True, omit_defaults=True):
     deadline_at: Millis = 0
     retry_of: JobId | None = None
     reuse: dict[str, Raw] = {}
+    again: OptionalRaw = None
+    lineage: list[str] = []
 
 
 class JobCancelRequested(Struct, frozen=True):
@@ -148,9 +152,10 @@ class TaskQueued(Struct, frozen=True, omit_defaults=True):
     """`gbe.tasks.{task_type}.queue`: everything an Operative needs.
 
     `inputs`: the edge data of the upstream tasks that `input_from` names, unopened, by task name.
+    `input_schema`, `output_schema`: JSON Schemas that its resolved params and its data are to match.
     `journal_seq`: the journal record that dispatched the task (reading on from there answers "is it still wanted").
-    `retry_count`: always 0 in protocol v1, since Operatives retry by themselves; kept for the mission document's
-    message.
+    `retry_count`: how many attempts failed as jobs of their own (a molecule's); what else fails, Operatives repeat by
+    themselves. `lineage`: the registered molecules that the task's job was made of, the outermost first.
     """
 
     task_id: TaskId
@@ -170,6 +175,9 @@ class TaskQueued(Struct, frozen=True, omit_defaults=True):
     journal_seq: Count = 0
     definition_ref: Ref | None = None
     depth: Count = 0
+    lineage: list[str] = []
+    input_schema: OptionalRaw = None
+    output_schema: OptionalRaw = None
 
 
 class TaskDispatch(Struct, frozen=True, omit_defaults=True):
@@ -192,6 +200,9 @@ class TaskDispatch(Struct, frozen=True, omit_defaults=True):
     journal_seq: int = 0
     definition_ref: Ref | None = None
     depth: int = 0
+    lineage: list[str] = []
+    input_schema: OptionalRaw = None
+    output_schema: OptionalRaw = None
 
 
 class TaskEnded(Struct, frozen=True, omit_defaults=True):

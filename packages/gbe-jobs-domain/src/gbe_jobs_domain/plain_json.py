@@ -6,16 +6,17 @@ Whatever is not exactly that is left to the reader, which gives the same definit
 from __future__ import annotations
 
 import json
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from gbe_jobs_domain import dag
+from gbe_jobs_domain import dag, molecules
 from gbe_jobs_domain.definitions import MAX_RETRIES, JobDefinition, TaskDefinition
 from gbe_jobs_domain.ids import DEFAULT_ORG, OrgId, TaskName, TypeName
 from gbe_jobs_domain.payloads import OnLost, RetryPolicy, Seconds, SecretRef
 from gbe_jobs_domain.reader import slug
+from gbe_jobs_domain.schema_files import SchemaFiles
 from gbe_jobs_domain.variables import refers
 
 _ParamName = Annotated[str, Meta(min_length=1, max_length=128)]
@@ -32,6 +33,8 @@ class _Task(Struct, forbid_unknown_fields=True):
     max_retries: Annotated[int, Meta(ge=0, le=MAX_RETRIES)] = 0
     retry: RetryPolicy | UnsetType = UNSET
     on_lost: OnLost = OnLost.RERUN
+    input_schema: dict[str, Any] | UnsetType = UNSET
+    output_schema: dict[str, Any] | UnsetType = UNSET
 
 
 class _Job(Struct, forbid_unknown_fields=True):
@@ -57,7 +60,8 @@ def decode_plain(text: str) -> JobDefinition | None:
         job = _decode(text)
         # A second time, since msgspec takes the last of several equal keys without a word, and keeps no number's text.
         texts = json.loads(text, object_pairs_hook=_no_duplicates, parse_int=str, parse_float=str)
-        tasks = [_definition(task, texts["tasks"][i].get("params", {})) for i, task in enumerate(job.tasks)]
+        schemas = SchemaFiles(None)
+        tasks = [_definition(task, texts["tasks"][i].get("params", {}), schemas) for i, task in enumerate(job.tasks)]
     except (msgspec.DecodeError, ValueError, RecursionError, _NotPlain):
         return None
     if dag.job_name_problem(job.name) or not dag.is_valid(tasks):
@@ -66,9 +70,14 @@ def decode_plain(text: str) -> JobDefinition | None:
     return JobDefinition(name=job.name, job_type=job_type, tasks=tasks, org=job.org)
 
 
-def _definition(task: _Task, texts: dict[str, str]) -> TaskDefinition:
+def _definition(task: _Task, texts: dict[str, str], schemas: SchemaFiles) -> TaskDefinition:
+    if task.task_type == molecules.TASK_TYPE:  # it has a document in it
+        raise _NotPlain
     for reference in task.input_from.values():
         if "" in reference.split("."):
+            raise _NotPlain
+    for schema in (task.input_schema, task.output_schema):
+        if schema is not UNSET and not schemas.usable(schema):
             raise _NotPlain
     return TaskDefinition(
         name=task.name,
@@ -82,6 +91,8 @@ def _definition(task: _Task, texts: dict[str, str]) -> TaskDefinition:
         max_retries=task.max_retries,
         retry=None if task.retry is UNSET else task.retry,
         on_lost=task.on_lost,
+        input_schema=None if task.input_schema is UNSET else task.input_schema,
+        output_schema=None if task.output_schema is UNSET else task.output_schema,
     )
 
 

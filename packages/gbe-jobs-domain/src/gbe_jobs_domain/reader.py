@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
-from gbe_jobs_domain import dag
+from msgspec.structs import replace
+
+from gbe_jobs_domain import dag, molecules
 from gbe_jobs_domain.collector import Collector
-from gbe_jobs_domain.definitions import MAX_RETRIES, JobDefinition, TaskDefinition
+from gbe_jobs_domain.definitions import MAX_RETRIES, JobDefinition, Output, TaskDefinition
 from gbe_jobs_domain.errors import PathPart, quoted
 from gbe_jobs_domain.ids import DEFAULT_ORG, InvalidId, check_org_id, check_task_name, check_type_name
+from gbe_jobs_domain.inner import InnerDocument, InnerDocuments
 from gbe_jobs_domain.keys import IN_PARAMS, JOB, MOLECULE, RETRY_KEYS, SYNONYMS, Form
-from gbe_jobs_domain.nodes import Broken, Entries, Items, Kind, Node, Scalar
+from gbe_jobs_domain.nodes import Broken, Entries, Items, Kind, Node, Scalar, node_at
 from gbe_jobs_domain.payloads import OnLost, Param, RetryPolicy, SecretRef
+from gbe_jobs_domain.schema_files import SchemaFiles
 from gbe_jobs_domain.suggestions import Suggester
-from gbe_jobs_domain.variables import VARIABLE_NAME, VariableError, refers, substitute
+from gbe_jobs_domain.variables import TEMPLATE, VARIABLE_NAME, VARIABLES, VariableError, refers, substitute
 
 _YEAR: Final = 31_536_000.0
 _DAY: Final = 86_400.0
@@ -36,14 +41,32 @@ def slug(name: str) -> str:
 class Reader:
     """Reads one document. Errors go to the collector; what is returned counts only if there are none."""
 
-    def __init__(self, collector: Collector, overrides: Mapping[str, str], limit: int) -> None:
-        self._errors = collector
-        self._overrides = overrides
+    def __init__(
+        self,
+        collector: Collector,
+        overrides: Mapping[str, str],
+        limit: int,
+        *,
+        inner: InnerDocuments | None = None,
+        schemas: SchemaFiles | None = None,
+        outermost: bool = True,
+        given_as: str = "--var",
+    ) -> None:
+        self.collector = self._errors = collector
+        self.overrides = overrides
+        self._inner = inner or InnerDocuments(None, limit)
+        self._outermost = outermost
+        self._given_as = given_as
+        self._schemas = schemas or SchemaFiles(None)
         self._substituted = 0
         self._limit = limit
         self._suggester = Suggester()
         self.form: Form = JOB
         self.variables: dict[str, str] = {}
+        self.height = 0
+        """Levels of molecules within molecules that were found in it."""
+        self.with_files = False
+        """Whether one of them is a file."""
 
     def read(self, root: Node | None) -> JobDefinition | None:
         """The definition; None where there are errors."""
@@ -62,9 +85,12 @@ class Reader:
         job_type = self._checked(root, "job_type", (), check_type_name) or slug(name)
         org = self._checked(root, "org", (), check_org_id) or DEFAULT_ORG
         tasks = self._tasks(root, meant)
+        output = self._output(root, tasks)
+        if self.variables:
+            tasks = [self._with_variables(task) for task in tasks]
         if self._errors:
             return None
-        return JobDefinition(name=name, job_type=job_type, tasks=tasks, org=org)
+        return JobDefinition(name=name, job_type=job_type, tasks=tasks, org=org, output=output)
 
     # --- the job ---------------------------------------------------------------------------------
 
@@ -91,15 +117,28 @@ class Reader:
                 if not isinstance(value, Broken):
                     self._errors.on(value, path, f"expected a string, a number or a boolean, found {_found(value)}")
                 variables[key.text] = ""
-        for name, override in self._overrides.items():
+        for name, override in self.overrides.items():
             if name not in variables:
                 hint = self._suggester.hint(name, variables) or "declare it under vars"
-                self._errors.at(0, 0, f"--var {quoted(name)}: the document declares no such variable", hint)
+                what = "document" if self._outermost and self._given_as == "--var" else "molecule"
+                message = f"{self._given_as} {quoted(name)}: the {what} declares no such variable"
+                self._errors.at(0, 0, message, hint)
             elif not _is_text(override):
-                self._errors.at(0, 0, f"--var {quoted(name)}: not valid UTF-8")
+                self._errors.at(0, 0, f"{self._given_as} {quoted(name)}: not valid UTF-8")
             else:
                 variables[name] = override
         return variables
+
+    def _with_variables(self, task: TaskDefinition) -> TaskDefinition:
+        """A template's task gets the job's variables as one param, since nothing else takes them to an Operative."""
+        if task.task_type != TEMPLATE or VARIABLES in task.params or VARIABLES in task.input_from:
+            return task
+        text = json.dumps(self.variables, ensure_ascii=False, separators=(",", ":"))
+        self._substituted += len(text)
+        if self._substituted > self._limit:
+            self._errors.at(0, 0, f"the variables make the definition larger than {self._limit:,} bytes")
+            return task
+        return replace(task, params={**task.params, VARIABLES: text})
 
     def _job_name(self, root: Entries, meant: set[str]) -> str:
         key = self.form.name
@@ -134,9 +173,39 @@ class Reader:
         tasks = [self._task(item, (key, i), i) for i, item in enumerate(node.items)]
         for problem in dag.check(tasks, self._suggester):
             path: Path = (key, problem.index, *problem.path) if problem.index >= 0 else (key,)
-            place = _at(node, (problem.index, *problem.path)) if problem.index >= 0 else node
+            place = node_at(node, (problem.index, *problem.path)) if problem.index >= 0 else node
             self._errors.on(place, path, problem.message, problem.hint)
         return tasks
+
+    def _output(self, root: Entries, tasks: list[TaskDefinition]) -> Output:
+        node = _value(root, "output")
+        if node is None or isinstance(node, Broken):
+            return None
+        output: Output
+        if isinstance(node, Entries):
+            output = {}
+            for key, value in node.entries.values():
+                at = ("output", key.text)
+                if not _could_be_a_name(key.text):
+                    self._errors.on(key, at, f"{quoted(key.text)}: a name is 1 to 128 of letters, digits, '-' and '_'")
+                elif isinstance(value, Scalar) and value.kind is Kind.STRING:
+                    output[key.text] = value.text
+                elif not isinstance(value, Broken):
+                    expected = "expected a reference like 'task' or 'task.field'"
+                    self._errors.on(value, at, f"{expected}, found {_found(value)}", _quotes(value))
+        elif isinstance(node, Scalar) and node.kind is Kind.STRING:
+            output = node.text
+        else:
+            expected = "expected a reference like 'task.field', or a mapping of names to such"
+            self._errors.on(node, ("output",), f"{expected}, found {_found(node)}", _quotes(node))
+            return None
+        for name, message, hint in dag.output_problems(output, tasks, self._suggester):
+            path = ("output", name) if name else ("output",)
+            if refers(output if isinstance(output, str) else output[name]):
+                self._errors.on(node_at(root, path), path, "variables are substituted in params only")
+            else:
+                self._errors.on(node_at(root, path), path, message, hint)
+        return output
 
     # --- a task ----------------------------------------------------------------------------------
 
@@ -153,16 +222,23 @@ class Reader:
                 self._errors.on(node, path, f"missing key '{key}'")
         name = self._checked(node, "name", path, check_task_name)
         retries = self._number(node, "max_retries", path, "a whole number", 0, MAX_RETRIES, whole=True)
+        task_type = self._checked(node, form.task_type, path, check_type_name) or "unknown"
+        references = self._input_from(node, path)
+        params = self._params(node, path, task_type)
+        if task_type == molecules.TASK_TYPE:
+            self._molecule(node, path, params, references)
         return TaskDefinition(
             name=nameless if name is None else name,
-            task_type=self._checked(node, form.task_type, path, check_type_name) or "unknown",
+            task_type=task_type,
             depends_on=self._depends_on(node, path),
-            input_from=self._input_from(node, path),
-            params=self._params(node, path),
+            input_from=references,
+            params=params,
             timeout_secs=self._number(node, "timeout_secs", path, "a number of seconds", 0, _YEAR, above=True),
             max_retries=int(retries or 0),
             retry=self._retry(node, path),
             on_lost=self._on_lost(node, path),
+            input_schema=self._schema(node, "input_schema", path),
+            output_schema=self._schema(node, "output_schema", path),
         )
 
     def _depends_on(self, task: Entries, path: Path) -> list[str]:
@@ -203,12 +279,14 @@ class Reader:
                 references[key.text] = value.text
         return references
 
-    def _params(self, task: Entries, path: Path) -> dict[str, Param]:
+    def _params(self, task: Entries, path: Path, task_type: str) -> dict[str, Param]:
         path = (*path, "params")
         params: dict[str, Param] = {}
         for key, value in self._mapping(_value(task, "params"), path):
             at = (*path, key.text)
             self._param_name(key, at)
+            if task_type == molecules.TASK_TYPE and key.text == molecules.DOCUMENT:
+                continue  # a document with variables of its own
             if isinstance(value, Scalar):
                 if value.kind is Kind.NULL:
                     self._errors.on(value, at, "null is no value for a param", 'write "" for an empty string')
@@ -221,6 +299,80 @@ class Reader:
                 message = f"param {quoted(key.text)} is {what}, but params are strings, numbers and booleans"
                 self._errors.on(value, at, message, _CLAIM_CHECK)
         return params
+
+    def _molecule(self, task: Entries, path: Path, params: dict[str, Param], references: Mapping[str, str]) -> None:
+        """What the molecule of a task is; its document is put into the params, and into the nodes."""
+        node = _value(task, "params")
+        given = node.entries if isinstance(node, Entries) else {}
+        if isinstance(node, Broken) or (isinstance(node, Entries) and node.partial):
+            return
+        sources = [name for name in molecules.SOURCES if name in given or name in references]
+        at = (*path, "params")
+        if len(sources) != 1:
+            found = " and ".join(sources) or "none of them"
+            message = f"a molecule is one of the params {', '.join(molecules.SOURCES)}; found {found}"
+            self._errors.on(node or task, at if node else path, message)
+            return
+        self._molecule_settings(task, path, given, params)
+        source = sources[0]
+        if source not in given or source in references:
+            if source == molecules.PATH:
+                message = "a file is read where the job is submitted: its name can't come from a task"
+                self._errors.on(node_at(task, ("input_from", source)), (*path, "input_from", source), message)
+            return
+        key, value = given[source]
+        at = (*at, source)
+        inner: InnerDocument | None = None
+        if source == molecules.DOCUMENT:
+            inner = self._inner.inline(value, self._errors, at)
+        elif source == molecules.PATH:
+            inner = self._molecule_file(value, at, params.pop(source, None))
+        elif isinstance(value, Scalar) and not refers(value.text) and not molecules.parse_reference(value.text):
+            message = f"{quoted(value.text)}: a registered molecule is 'name' or 'name@version'"
+            self._errors.on(value, at, message, "the name is 1 to 64 of letters, digits, '-' and '_'")
+        if inner is None:
+            return
+        self.height = max(self.height, inner.height + 1)
+        self.with_files |= inner.with_files or source == molecules.PATH
+        params[molecules.DOCUMENT] = inner.text
+        if isinstance(node, Entries):
+            del node.entries[source]
+            node.entries[molecules.DOCUMENT] = (key, inner.root)
+        for where, names in (("params", given), ("input_from", references)):
+            for name in names:
+                if name not in inner.variables and name not in molecules.OWN_PARAMS:
+                    hint = self._suggester.hint(name, inner.variables) or "declare it under the molecule's vars"
+                    parent = _value(task, where)
+                    place = parent.entries[name][0] if isinstance(parent, Entries) else task
+                    message = f"the molecule declares no variable {quoted(name)}"
+                    self._errors.on(place, (*path, where, name), message, hint)
+
+    def _molecule_file(self, node: Node, path: Path, name: Param | None) -> InnerDocument | None:
+        if not isinstance(node, Scalar) or not isinstance(name, str):
+            return None  # said already
+        if not self._outermost and refers(node.text):
+            message = "within a molecule, the name of a file can't have variables: it is read when the job is submitted"
+            self._errors.on(node, path, message)
+            return None
+        return self._inner.file(name, node, self._errors, path)
+
+    def _molecule_settings(
+        self, task: Entries, path: Path, given: Mapping[str, tuple[Scalar, Node]], params: Mapping[str, Param]
+    ) -> None:
+        mode = params.get(molecules.MODE)
+        if mode is not None and mode not in molecules.MODES and self._outermost:
+            value = given[molecules.MODE][1]
+            found = _found(value)
+            hint = self._suggester.hint(str(mode), molecules.MODES)
+            self._errors.on(value, (*path, "params", "mode"), f"expected 'bus' or 'local', found {found}", hint)
+        for name, param in params.items():
+            if isinstance(param, SecretRef):
+                message = "a secret can't be passed to a molecule: it would travel with the inner job"
+                self._errors.on(given[name][1], (*path, "params", name), message, "name it in the step that needs it")
+        on_lost = _value(task, "on_lost")
+        if isinstance(on_lost, Scalar) and on_lost.text == OnLost.FAIL and mode != "local":
+            message = "a molecule is never run a second time, it is gone on with"
+            self._errors.on(on_lost, (*path, "on_lost"), message, "say it of the steps that must not run twice")
 
     def _param_name(self, key: Scalar, path: Path) -> None:
         if not key.text or len(key.text) > 128:
@@ -286,6 +438,24 @@ class Reader:
             hint = self._suggester.hint(text, list(OnLost))
             self._errors.on(node, (*path, "on_lost"), f"expected 'rerun' or 'fail', found {quoted(text)}", hint)
             return OnLost.RERUN
+
+    def _schema(self, task: Entries, key: str, path: Path) -> dict[str, Any] | None:
+        node = _value(task, key)
+        if node is None or isinstance(node, Broken):
+            return None
+        path = (*path, key)
+        if isinstance(node, Items) or (isinstance(node, Scalar) and node.kind is not Kind.STRING):
+            expected = "expected a JSON Schema (a mapping), or the name of a file that holds one"
+            self._errors.on(node, path, f"{expected}, found {_found(node)}")
+            return None
+        schema = self._schemas.read(node, self._errors, path)
+        if schema is None:
+            return None
+        self._substituted += schema.size
+        if self._substituted > self._limit:
+            self._errors.on(node, path, f"the schemas make the definition larger than {self._limit:,} bytes")
+        task.entries[key] = (task.entries[key][0], schema.node)  # what was in a file is in the document now
+        return schema.value
 
     # --- values ----------------------------------------------------------------------------------
 
@@ -395,18 +565,6 @@ def _form_of(root: Entries) -> Form:
 def _value(parent: Entries, key: str) -> Node | None:
     found = parent.entries.get(key)
     return found[1] if found else None
-
-
-def _at(node: Node, path: Path) -> Node:
-    """The node at a path, or the nearest one above it."""
-    for part in path:
-        if isinstance(node, Items) and isinstance(part, int) and part < len(node.items):
-            node = node.items[part]
-        elif isinstance(node, Entries) and isinstance(part, str) and part in node.entries:
-            node = node.entries[part][1]
-        else:
-            break
-    return node
 
 
 def _found(node: Node) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from msgspec import Raw, Struct
 
 from gbe_jobs_domain.edges import Ref
+from gbe_jobs_domain.ids import JobId
 from gbe_jobs_domain.payloads import Count, Millis, OptionalRaw, Parent
 
 
@@ -27,6 +28,14 @@ class JobRecord(Struct, frozen=True, omit_defaults=True):
     deadline_at: Millis = 0
     retry_of: str | None = None
     reuse: dict[str, Raw] = {}
+    again: OptionalRaw = None
+    lineage: list[str] = []
+
+
+class ParentRecord(Struct, frozen=True):
+    """The artifact at `subjects.parent_key`: whose child a job is."""
+
+    job_id: JobId
 
 
 class OutcomeRecord(Struct, frozen=True, omit_defaults=True, array_like=True, gc=False):

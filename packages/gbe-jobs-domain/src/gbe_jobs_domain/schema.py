@@ -40,6 +40,10 @@ PAYLOADS: Final[dict[str, tuple[type[msgspec.Struct], str]]] = {
 """Name of the schema: the struct, and the subject it travels on (none: it is stored, or part of another)."""
 
 
+_REFERENCE: Final[Schema] = {"type": "string", "pattern": r"^[A-Za-z0-9_-]{1,128}(\.[^.]+)*$(?!\n)"}
+_NAMED: Final[Schema] = {"pattern": r"^[A-Za-z0-9_-]{1,128}$(?!\n)"}
+
+
 def protocol_schemas() -> dict[str, Schema]:
     """Name to schema: the envelope, and everything that is its `data` or is kept."""
     schemas = {name: payload_schema(name, struct, subject) for name, (struct, subject) in PAYLOADS.items()}
@@ -124,6 +128,13 @@ def _document(form: Form) -> Schema:
                 "minItems": 1,
                 "maxItems": MAX_TASKS,
             },
+            "output": {
+                "description": "What a molecule hands on, instead of all results by name: 'task' or 'task.path'.",
+                "anyOf": [
+                    _REFERENCE,
+                    {"type": "object", "propertyNames": _NAMED, "additionalProperties": _REFERENCE},
+                ],
+            },
         },
         "required": [form.name, form.tasks],
         "additionalProperties": False,
@@ -144,12 +155,18 @@ def _task(form: Form) -> Schema:
             "description": "Params taken from the data of tasks in depends_on: 'task', or 'task.path.to.value'.",
             "type": "object",
             "propertyNames": {"minLength": 1, "maxLength": 128},
-            "additionalProperties": {"type": "string", "pattern": r"^[A-Za-z0-9_-]{1,128}(\.[^.]+)*$(?!\n)"},
+            "additionalProperties": _REFERENCE,
         },
         "params": {
             "description": "What the task type understands; for shell: command, the others become the environment.",
             "type": "object",
             "propertyNames": {"minLength": 1, "maxLength": 128},
+            "properties": {
+                "molecule": {
+                    "description": "Of a molecule: the inner document, as a mapping or as text.",
+                    "anyOf": [{"$ref": "#/$defs/scalar"}, {"$ref": "#"}],
+                }
+            },
             "additionalProperties": {"anyOf": [{"$ref": "#/$defs/scalar"}, {"$ref": "#/$defs/secret"}]},
         },
         "timeout_secs": {
@@ -180,12 +197,23 @@ def _task(form: Form) -> Schema:
             "enum": ["rerun", "fail"],
             "default": "rerun",
         },
+        "input_schema": _data_schema(
+            "of the params once they are resolved, those from input_from as the values they are"
+        ),
+        "output_schema": _data_schema("of the task's data"),
     }
     return {
         "type": "object",
         "properties": properties,
         "required": ["name", form.task_type],
         "additionalProperties": False,
+    }
+
+
+def _data_schema(what: str) -> Schema:
+    return {
+        "description": f"A JSON Schema {what}, or the name of a file that holds one, relative to the document.",
+        "anyOf": [{"type": "object", "additionalProperties": True}, {"type": "string", "minLength": 1}],
     }
 
 

@@ -62,6 +62,16 @@ NOTES_BUCKET = "gbe-notes"
 """State-store bucket of the notes per task (architecture section 5); key: the task id."""
 
 
+MOLECULES_BUCKET = "gbe-molecules"
+"""State-store bucket of registered molecules: their indices by name, and the documents below."""
+
+
+def parent_key(job_id: str) -> str:
+    """The artifact that says whose child a job is, where the parent was handed references to its artifacts: those
+    stay for as long as the parent is remembered, and the parent's tasks may read them."""
+    return artifact_key(job_id, "parent.json")
+
+
 def artifact_key(job_id: str, *parts: str) -> str:
     """A key in the artifact store. Starts with the job id, so that a job's artifacts go with it."""
     return "/".join((job_id, *parts))

@@ -10,6 +10,10 @@ from gbe_jobs_domain.errors import quoted
 from gbe_jobs_domain.suggestions import Suggester
 
 VARIABLE_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,127}\Z")
+TEMPLATE: Final = "template"
+"""Tasks of this type get all variables of the job, in the param `VARIABLES`."""
+VARIABLES: Final = "vars"
+"""A JSON object: name to value."""
 _REFERENCE: Final = re.compile(r"\s*vars\.([A-Za-z_][A-Za-z0-9_-]{0,127})\s*\Z")
 _OPEN: Final = "${{"
 _CLOSE: Final = "}}"

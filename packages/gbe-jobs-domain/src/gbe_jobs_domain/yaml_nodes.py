@@ -13,7 +13,19 @@ import yaml
 
 from gbe_jobs_domain.collector import Collector
 from gbe_jobs_domain.errors import plain, quoted
-from gbe_jobs_domain.nodes import MAX_DEPTH, MAX_NODES, Broken, Entries, Items, Kind, Node, Scalar, TooLarge, Unreadable
+from gbe_jobs_domain.nodes import (
+    MAX_DEPTH,
+    MAX_NODES,
+    Block,
+    Broken,
+    Entries,
+    Items,
+    Kind,
+    Node,
+    Scalar,
+    TooLarge,
+    Unreadable,
+)
 
 _Loader: Final[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -41,7 +53,7 @@ def parse_yaml(text: str, collector: Collector) -> Node | None:
             line, column, f"not valid YAML: character U+{ord(found[0]):04X}", "write it as an escape in quotes"
         )
         raise Unreadable
-    composer = _Composer(collector)
+    composer = _Composer(collector, text)
     try:
         for event in yaml.parse(text, Loader=_Loader):
             composer.take(event)
@@ -88,8 +100,10 @@ def _hint(text: str, line: int, column: int) -> str:
 class _Composer:
     """Builds the nodes with a stack of its own."""
 
-    def __init__(self, collector: Collector) -> None:
+    def __init__(self, collector: Collector, text: str) -> None:
         self.root: Node | None = None
+        self._text = text
+        self._lines: list[str] | None = None
         self._errors = collector
         self._open: list[Items | Entries] = []
         self._keys: list[Scalar | Broken | None] = []  # per open collection: the key whose value comes next
@@ -151,7 +165,17 @@ class _Composer:
         if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
             self._errors.at(line, column, "half a surrogate pair is no character")
             return Broken(line, column)
+        if event.style == "|":
+            return Block(text, line, column, self._indent(text, line))
         return Scalar(text, Kind.STRING, line, column)
+
+    def _indent(self, block: str, line: int) -> int:
+        """How far a literal block that begins after `line` is indented."""
+        if self._lines is None:
+            self._lines = self._text.split("\n")
+        inside = next((found for found in block.split("\n") if found.strip()), "")
+        outside = next((found for found in self._lines[line:] if found.strip()), "")
+        return max(len(outside) - len(outside.lstrip(" ")) - (len(inside) - len(inside.lstrip(" "))), 0)
 
     def _add(self, node: Node) -> None:
         if not self._open:

@@ -155,6 +155,29 @@ class NatsArtifactStore(ArtifactStore):
                 raise result
         return results.count(True)
 
+    async def discard_abandoned(self, older_than: float) -> int:
+        """Remove chunks that no object has, of puts that wrote last so long ago."""
+        prefix = self._chunk_subject("")
+        # In this order: what is described by the time the descriptions are read is nobody's orphan.
+        orphans = {subject async for subject, _ in subjects(self._jetstream, self._stream, prefix + "*")}
+        if not orphans:
+            return 0
+        async for subject, _ in subjects(self._jetstream, self._stream, self._meta_prefix + "*"):
+            try:
+                found = await self._find(subject)
+            except IntegrityError:
+                return 0  # whose chunks these are can't be told
+            if found is not None:
+                orphans.discard(prefix + found.meta.nuid)
+        now = datetime.now(UTC)
+        discarded = 0
+        for subject in orphans:
+            last = await last_message(self._jetstream, self._stream, subject)
+            if last is not None and (now - datetime.fromisoformat(last.time)).total_seconds() >= older_than:
+                await purge(self._jetstream, self._stream, subject, before=last.seq + 1)
+                discarded += 1
+        return discarded
+
     @property
     def _chunk_size(self) -> int:
         # Room for the headers.

@@ -41,6 +41,8 @@ class Stored(msgspec.Struct, frozen=True):
     seq: int
     headers: dict[str, str]
     data: bytes
+    time: str = ""
+    """When it was stored (RFC 3339)."""
 
 
 async def ensure_bucket(jetstream: JetStream, stream: str, config: Mapping[str, object], needed: Sequence[str]) -> None:
@@ -80,6 +82,7 @@ async def last_message(jetstream: JetStream, stream: str, subject: str) -> Store
         seq=int(message["seq"]),
         headers=parse_headers(binascii.a2b_base64(message["hdrs"])) if message.get("hdrs") else {},
         data=binascii.a2b_base64(message.get("data") or ""),
+        time=message.get("time", ""),
     )
 
 

@@ -50,6 +50,12 @@ class ArtifactStore(ABC):
     async def delete_prefix(self, prefix: str) -> int:
         """Remove all whose key begins with `prefix` (not empty); returns how many."""
 
+    async def discard_abandoned(self, older_than: float) -> int:
+        """Remove the bytes of puts whose process died before their end, and wrote last so many seconds ago or more;
+        returns of how many. Nobody sees those bytes; where a dead put leaves none, there is nothing to do.
+        """
+        return 0
+
     @abstractmethod
     async def keys(self, prefix: str = "") -> list[str]:
         """Sorted keys that begin with `prefix`."""

@@ -80,13 +80,15 @@ class TaskCommands:
         *,
         extra: Mapping[str, str] | None = None,
         work_dir: Path | None = None,
+        pass_fds: Sequence[int] = (),
     ) -> CommandResult:
         """Run `argv` to its end, or until the attempt is to end.
 
         `variables` are params that become environment variables, by the adapter's rules; `extra` are the Operative's
         own, under no rule. What it reads: `stdin_of(execution)`. `work_dir`: one of `make_work_dir`, which stays; by
-        default the command has one of its own. A `spill` in the result is the caller's (see `outcome`). Raises
-        `OperativeError`: rejected for a param that can't be used, else for a command that can't be started.
+        default the command has one of its own. `pass_fds` are its descriptors from 3 on. A `spill` in the result is
+        the caller's (see `outcome`). Raises `OperativeError`: rejected for a param that can't be used, else for a
+        command that can't be started.
         """
         runner = self.runner
         stdin = await stdin_of(execution)
@@ -94,7 +96,7 @@ class TaskCommands:
         try:
             environment = self._environment(execution, variables, directory, extra)
             return await runner.run(
-                Command(argv, environment, str(directory), stdin),
+                Command(argv, environment, str(directory), stdin, pass_fds),
                 limits=self._limits,
                 cancel=execution.cancelled,
                 on_line=execution.line_reporter,

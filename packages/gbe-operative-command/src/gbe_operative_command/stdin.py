@@ -31,11 +31,16 @@ async def stdin_of(execution: Execution) -> bytes | Path | None:
     ref = execution.refs.get("stdin_ref")
     if ref is None:
         raise OperativeError(f"stdin_ref is not a store:// reference: {uri[:80]!r}", kind=FailureKind.REJECTED)
-    file = execution.work_dir / "stdin"  # beside the command's directory, not in it
+    # Beside the command's directory, not in it.
+    return await fetched(execution, "stdin_ref", ref, execution.work_dir / "stdin")
+
+
+async def fetched(execution: Execution, param: str, ref: Ref, file: Path) -> Path:
+    """The file, with what the param refers to. Raises `OperativeError` (rejected) where that is not there."""
     try:
         await _download(execution, ref, file)
     except (NotFound, IntegrityError) as error:
-        raise OperativeError(f"stdin_ref {ref.uri}: {error}", kind=FailureKind.REJECTED) from error
+        raise OperativeError(f"{param} {ref.uri}: {error}", kind=FailureKind.REJECTED) from error
     return file
 
 

@@ -78,6 +78,11 @@ class Parameter:
     anything: bool
 
     @property
+    def path(self) -> bool:
+        """Takes a path."""
+        return any(isinstance(one, type) and issubclass(one, PurePath) for one in _members(self.type))
+
+    @property
     def shown(self) -> str:
         """As an error lists it: `path: str`, `width: int = 800`."""
         text = f"{self.name}: {type_text(self.type)}"
@@ -185,7 +190,7 @@ def _is_plain(kind: msgspec.inspect.Type) -> bool:
 
 
 def _known(cls: type) -> bool:
-    return cls is object or (isinstance(cls, type) and issubclass(cls, PurePath))
+    return cls is object or issubclass(cls, PurePath)
 
 
 def decode_custom(cls: type, value: object) -> Any:

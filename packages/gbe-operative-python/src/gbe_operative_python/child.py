@@ -30,6 +30,7 @@ from gbe_operative_python.arguments import ArgumentError
 from gbe_operative_python.context import Context, set_current
 from gbe_operative_python.declaring import App, PythonTask, app_of
 from gbe_operative_python.errors import Cancelled, Reject, Retry, Skip
+from gbe_operative_python.files import File
 from gbe_operative_python.messages import (
     LARGE_RESULT,
     LENGTH,
@@ -46,6 +47,8 @@ from gbe_operative_python.messages import (
 FIRST_FD = 3
 FRAMES = 20
 """Of a traceback, that many frames are shown: the innermost."""
+SAID = 1 << 16
+"""Characters of an error or a reason."""
 _RECEIVE = 1 << 16
 _TERMINATED = 128 + signal.SIGTERM
 
@@ -95,6 +98,7 @@ class _Process:
         self._tasks: dict[str, PythonTask] = {task.task_type: task for task in app.tasks}
         self._channel = channel
         self._home = os.getcwd()
+        self._streams = (sys.stdout, sys.stderr)
         self._runner = asyncio.Runner()
         self._running: asyncio.Task[Any] | None = None
         self._busy = False
@@ -110,10 +114,9 @@ class _Process:
         while not last and (run := self._channel.hear()) is not None:
             self._count += 1
             done = self._run(run)
-            done.last = last = self._count >= self._setup.recycle_after or self._too_large()
-            for stream in (sys.stdout, sys.stderr):
-                with contextlib.suppress(Exception):  # closed by the function, perhaps
-                    stream.flush()
+            intact = self._put_back()
+            done.said = done.said[:SAID].encode("utf-8", "replace").decode()
+            done.last = last = not intact or self._count >= self._setup.recycle_after or self._too_large()
             self._channel.say(done)
 
     def _run(self, run: Run) -> Done:
@@ -211,6 +214,18 @@ class _Process:
         limit = self._setup.max_memory
         return limit is not None and _memory() > limit
 
+    def _put_back(self) -> bool:
+        """Undo what a function may do to the process; False where that can't be: the next one must not find it so."""
+        if signal.getsignal(signal.SIGTERM) != self._on_term:
+            signal.signal(signal.SIGTERM, self._on_term)
+        try:
+            for stream in {sys.stdout, sys.stderr, *self._streams}:
+                stream.flush()
+        except Exception:  # one was closed
+            return False
+        sys.stdout, sys.stderr = self._streams
+        return True
+
     def _go_home(self) -> None:
         try:
             away = os.getcwd() != self._home
@@ -221,21 +236,28 @@ class _Process:
 
 
 def _done(value: object, run: Run) -> Done:
+    if isinstance(value, File):
+        path = os.path.abspath(value.path)
+        if not os.path.isfile(path):
+            return Done(
+                End.FAILED, said=f"the function returned File({path!r}), and there is no such file", retryable=False
+            )
+        return Done(End.DONE, file=path, media_type=value.kind)
     try:
         encoded = msgspec.json.encode(value, enc_hook=_encode_custom)
     except (TypeError, ValueError, RecursionError, OverflowError) as error:
         return Done(
             End.FAILED,
             said=f"the function returned {type(value).__name__}, of which something is no JSON: {error}; "
-            "return texts, numbers, lists, dicts, dataclasses, dates, paths, None",
+            "return texts, numbers, lists, dicts, dataclasses, dates, paths, None, or a File",
             retryable=False,
         )
     items = len(value) if isinstance(value, list | tuple) else None
     if len(encoded) < LARGE_RESULT:
         return Done(End.DONE, encoded, items)
-    path = Path(run.work_dir)
-    path.mkdir(0o700, exist_ok=True)
-    file = path / ".result.json"
+    directory = Path(run.work_dir)
+    directory.mkdir(0o700, exist_ok=True)
+    file = directory / ".result.json"
     file.write_bytes(encoded)
     return Done(End.DONE, items=items, file=str(file))
 
@@ -261,7 +283,7 @@ def _said_by(error: BaseException) -> str:
     except Exception:
         text = ""
     name = type(error).__name__
-    return (f"{name}: {text}" if text else name).encode("utf-8", "replace").decode()
+    return f"{name}: {text}" if text else name
 
 
 def _own_frames(found: TracebackType | None, function: Any) -> TracebackType | None:
@@ -305,7 +327,7 @@ def main() -> None:
         app = app_of(load(setup.app))
     except BaseException as error:
         traceback.print_exception(error, limit=-FRAMES)
-        channel.say(Broken(_said_by(error)))
+        channel.say(Broken(_said_by(error)[:SAID].encode("utf-8", "replace").decode()))
         return
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
@@ -314,7 +336,7 @@ def main() -> None:
         os.close(given)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace", line_buffering=True)
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)
     _Process(setup, app, channel).serve()
 
 

@@ -12,6 +12,10 @@ import msgspec
 from gbe_operative_python.messages import Note, Run
 
 MASK = "***"
+PROGRESS_TEXT = 4096
+"""Characters of a message."""
+PROGRESS_BYTES = 64 << 10
+"""Bytes of its data: more than the worker would pass on."""
 _SHORTEST = 4  # as the worker has it: shorter values would be found everywhere
 
 
@@ -65,10 +69,14 @@ class Context:
         return self._work_dir is not None
 
     def progress(self, message: str, data: Any = None) -> None:
-        """Say how it goes: seen by `gbe watch`, `gbe run` and whoever listens. Secrets are masked. May be called from
-        any thread."""
+        """Say how it goes: seen by `gbe watch`, `gbe run` and whoever listens. Secrets are masked.
+
+        Anything that is JSON may go along, up to 64 KiB; larger data is left out. May be called from any thread.
+        """
         encoded = b"" if data is None else msgspec.json.encode(data)
-        self._say(Note(message.encode("utf-8", "replace").decode(), encoded))
+        if len(encoded) > PROGRESS_BYTES:
+            encoded = b""
+        self._say(Note(message[:PROGRESS_TEXT].encode("utf-8", "replace").decode(), encoded))
 
     def mask(self, text: str) -> str:
         """`text` with this task's secrets replaced by `***`, for logs and services outside of GBE.

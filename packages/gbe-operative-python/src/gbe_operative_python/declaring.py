@@ -71,11 +71,11 @@ def _declared(function: F, task_type: str | None, slots: int | None) -> F:
         raise DeclarationError(f"{name}: a task returns its result; it can't yield")
     if task_type is None:
         task_type = function.__name__.strip("_").replace("_", "-").lower()
-    if not isinstance(task_type, str) or not _TYPE.match(task_type):
+    if not _TYPE.match(str(task_type)):
         raise DeclarationError(
             f"{name}: {task_type!r} is no task type: 1 to 48 of a-z, 0-9 and -, no - at its beginning or end"
         )
-    if slots is not None and (not isinstance(slots, int) or slots < 1):
+    if slots is not None and slots < 1:
         raise DeclarationError(f"{name}: slots are a number from 1 on, not {slots!r}")
     setattr(function, MARK, PythonTask(task_type, function, slots))
     return function

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -14,13 +15,16 @@ from gbe_jobs_domain.edges import EdgeData, Inline
 from gbe_jobs_domain.outcomes import Completed, Failed, FailureKind, Skipped, TaskOutcome
 from gbe_operative.contract import Execution, Operative, OperativeContext, OperativeError
 from gbe_operative_command.commands import store
-from gbe_operative_command.outcome import JSON, lines_of
+from gbe_operative_command.outcome import lines_of
+from gbe_operative_command.stdin import fetched
 from gbe_operative_python.child import Setup
 from gbe_operative_python.declaring import MARK, App, PythonTask, app_of
 from gbe_operative_python.errors import DeclarationError
 from gbe_operative_python.messages import Done, End, Note, Run
 from gbe_operative_python.printing import NOTHING, Printed
 from gbe_operative_python.processes import Ended, OnNote, ProcessBroken, ProcessPool
+
+_SUFFIX = re.compile(r"\.[a-z0-9]{1,10}\Z")
 
 
 class FunctionOperative(Operative):
@@ -59,13 +63,16 @@ class FunctionOperative(Operative):
         return {task_type: slots for task_type, slots in asked.items() if slots is not None}
 
     async def start(self, context: OperativeContext) -> None:
-        """Start the guardian and a first process. Raises `ProcessBroken` where the app can't be imported there."""
+        """Start the guardian and a first process. Raises `OperativeError` where the app can't be imported there."""
         self._runner = runner = CommandRunner(spill_dir=context.work_root)
         await runner.start()
         runner.guard_path(context.work_root)
         setup = Setup(self._location, self._app.recycle_after, self._app.max_memory)
         self._pool = pool = ProcessPool(runner, setup, self._environment, Limits(grace=self._app.grace))
-        await pool.start()
+        try:
+            await pool.start()
+        except ProcessBroken as error:
+            raise OperativeError(str(error), kind=FailureKind.REJECTED) from error
 
     async def close(self) -> None:
         """End all processes."""
@@ -81,11 +88,12 @@ class FunctionOperative(Operative):
         pool = self._pool
         if pool is None:
             raise RuntimeError("the FunctionOperative was not started")
+        params = await self._with_files(execution) if execution.refs else dict(execution.params)
         try:
             process = await pool.take()
         except ProcessBroken as error:
             raise OperativeError(str(error)) from error
-        order = self._order(execution, pool)
+        order = self._order(execution, pool, params)
         execution.when_cancelled(process.kill)
         try:
             ended = await process.run(order, _note_to(execution), lambda: execution.line_reporter)
@@ -99,12 +107,21 @@ class FunctionOperative(Operative):
                 assert self._runner is not None
                 await self._runner.remove_work_dir(Path(order.work_dir))
 
-    def _order(self, execution: Execution, pool: ProcessPool) -> Run:
+    async def _with_files(self, execution: Execution) -> dict[str, str]:
+        """The params, with a file in place of each reference for which the function takes a path."""
+        parameters = self._tasks[execution.task.task_type].signature.parameters
+        params = dict(execution.params)
+        for name, ref in execution.refs.items():
+            if name in parameters and parameters[name].path:
+                params[name] = str(await fetched(execution, name, ref, execution.work_dir / name))
+        return params
+
+    def _order(self, execution: Execution, pool: ProcessPool, params: dict[str, str]) -> Run:
         self._count += 1
         task = execution.task
         return Run(
             task.task_type,
-            dict(execution.params),
+            params,
             execution.attempt,
             task.task_id,
             task.task_name,
@@ -129,9 +146,17 @@ class FunctionOperative(Operative):
         return Failed(done.said, kind, done.exit_code, stderr, output)
 
     def _died(self, execution: Execution, death: CommandResult | None, output: list[str], stderr: str) -> Failed:
-        if death is not None and death.cancelled:
-            return Failed("cancelled", FailureKind.CANCELLED, 1, stderr, output)
         function = self._tasks[execution.task.task_type].function.__qualname__
+        if death is not None and death.cancelled:
+            if execution.cancelled.is_set():
+                return Failed("cancelled", FailureKind.CANCELLED, 1, stderr, output)
+            return Failed(
+                f"the process of {function} said what no process says, and was ended",
+                FailureKind.ERROR,
+                1,
+                stderr,
+                output,
+            )
         if death is None:
             return Failed(f"the process of {function} is gone", stderr=stderr, output=output)
         how = f"exit code {death.exit_code}"
@@ -158,7 +183,9 @@ async def _output(execution: Execution, printed: Printed) -> tuple[list[str], st
 async def _data(execution: Execution, done: Done) -> EdgeData:
     if not done.file:
         return Inline(msgspec.Raw(done.data), done.items)
-    ref = await execution.spill(Path(done.file), "data.json", JSON)
+    suffix = Path(done.file).suffix.lower()
+    name = f"data{suffix}" if _SUFFIX.match(suffix) else "data"
+    ref = await execution.spill(Path(done.file), name, done.media_type)
     return msgspec.structs.replace(ref, items=done.items)
 
 

@@ -54,7 +54,7 @@ class End(IntEnum):
 
 
 class Done(msgspec.Struct, array_like=True, tag="done"):
-    """The function has ended. `data`: its result as JSON; or `file` has that. `said`: an error's or a reason's text.
+    """The function has ended. `data`: its result as JSON; or `file` has it. `said`: an error's or a reason's text.
 
     `dirty`: the working directory was made. `last`: the process ends now, and another is to take its place.
     """
@@ -63,6 +63,7 @@ class Done(msgspec.Struct, array_like=True, tag="done"):
     data: bytes = b""
     items: int | None = None
     file: str = ""
+    media_type: str = "application/json"
     said: str = ""
     exit_code: int = 1
     retryable: bool = True

@@ -26,6 +26,9 @@ log = logging.getLogger(__name__)
 STARTED_IN = 60.0
 """Seconds in which a process has to have imported the app."""
 
+IDLE_FOR = 60.0
+"""Seconds after which a process that nobody needs is ended."""
+
 FRAME_LIMIT = 64 << 20
 """Bytes of the largest message of a process: results from 1 MiB on go through a file."""
 
@@ -86,6 +89,7 @@ class Process:
         self._streams: Streams | None = None
         self._life: asyncio.Task[None] | None = None
         self.death: CommandResult | CommandError | None = None
+        self.idle_since = 0.0
 
     @property
     def usable(self) -> bool:
@@ -262,10 +266,14 @@ class ProcessPool:
         self.environment = environment
         self.limits = limits
         self.cwd = os.getcwd()
+        self.idle_for = IDLE_FOR
+        self._loop = asyncio.get_running_loop()
         self.argv = argv(sys.executable, setup, list(sys.path if path is None else path))
         self.directory = runner.make_work_dir()
         self.executor = ThreadPoolExecutor(2, thread_name_prefix="gbe-printed")
         self._idle: list[Process] = []
+        """The one that was used last is the next to be used."""
+        self._reaper: asyncio.TimerHandle | None = None
         self._all: set[Process] = set()
         self._closing = False
 
@@ -286,7 +294,19 @@ class ProcessPool:
         if self._closing or not process.usable:
             process.retire()
         else:
+            process.idle_since = self._loop.time()
             self._idle.append(process)
+            if self._reaper is None and len(self._idle) > 1:
+                self._reaper = self._loop.call_later(self.idle_for, self._reap)
+
+    def _reap(self) -> None:
+        """End those that nobody has needed for long, all but one."""
+        self._reaper = None
+        before = self._loop.time() - self.idle_for
+        while len(self._idle) > 1 and self._idle[0].idle_since <= before:
+            self._idle.pop(0).retire()
+        if len(self._idle) > 1:
+            self._reaper = self._loop.call_later(self.idle_for, self._reap)
 
     def forget(self, process: Process) -> None:
         """It is gone."""
@@ -310,6 +330,8 @@ class ProcessPool:
     async def close(self) -> None:
         """End all of them."""
         self._closing = True
+        if self._reaper is not None:
+            self._reaper.cancel()
         for process in self._idle:
             process.retire()
         idle, self._idle = self._idle, []

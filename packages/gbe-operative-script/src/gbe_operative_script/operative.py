@@ -22,8 +22,7 @@ from typing import Annotated
 from gbe_envoy.adapter import DEFAULT_ALLOW, Limits
 from gbe_jobs_domain.outcomes import TaskOutcome
 from gbe_operative.contract import Execution, Operative, OperativeContext
-from gbe_operative.plugin_settings import Setting, Settings, from_environment
-from gbe_operative.rooted import root_of
+from gbe_operative.plugin_settings import Setting, Settings, from_environment, root_of
 from gbe_operative_command import STDIN_PARAMS, TaskCommands
 from gbe_operative_script.arguments import arguments_of
 from gbe_operative_script.script import inspect

@@ -32,7 +32,7 @@ def load_app(location: str) -> Operative:
 
     Imports the module. Raises `PluginError`.
     """
-    if not _LOCATION.match(location):
+    if not _LOCATION.match(location) or location.endswith(".py"):
         hint = " (a module, not a file: images.py is `images`)" if location.endswith(".py") else ""
         raise PluginError(f"--app: {location!r} is not `module` or `module:attribute`{hint}")
     found = _find(location)

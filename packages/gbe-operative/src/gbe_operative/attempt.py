@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from gbe_jobs_domain.outcomes import TIMEOUT_EXIT_CODE, Completed, Failed, FailureKind, Skipped, TaskOutcome
-from gbe_jobs_domain.payloads import OnLost, TaskControl, TaskQueued
+from gbe_jobs_domain.payloads import OnLost, TaskControl, TaskNote, TaskQueued
 from gbe_nexus import Conflict, Message, NexusError, PayloadTooLarge, PubAck, now_ms
-from gbe_operative.contract import Execution, Interrupt, OperativeError
+from gbe_operative.contract import Delegated, Execution, Interrupt, OperativeError, Result
 from gbe_operative.controls import Controls
 from gbe_operative.core.backoff import retry_delay, seconds_text
 from gbe_operative.core.claim import GiveUp, Start, after_failure, after_hand_back, decide
 from gbe_operative.core.inputs import InputError
+from gbe_operative.edge_checks import check_after, check_before
 from gbe_operative.inputs import run_errands
 from gbe_operative.notes import Noted
 from gbe_operative.progress import AttemptProgress, hint, retry_message
@@ -97,7 +98,7 @@ class Attempt:
         """Find out whether and how it is to be run, then do so. `as_of`: from when an answer about it has to be."""
         self._go(lambda: self._admit_and_run(as_of))
 
-    def go_on(self, execution: Execution, result: Awaitable[TaskOutcome]) -> None:
+    def go_on(self, execution: Execution, result: Awaitable[Result]) -> None:
         """The attempt was started and has something to wait for."""
         self._execution = execution
         self._phase = _Phase.EXECUTING
@@ -107,7 +108,7 @@ class Attempt:
         """It may start, but its params have to be fetched first."""
         self._go(self._begin)
 
-    def conclude(self, execution: Execution, outcome: TaskOutcome) -> None:
+    def conclude(self, execution: Execution, outcome: Result) -> None:
         """The attempt was started and is over already."""
         self._execution = execution
         self._phase = _Phase.CONCLUDING
@@ -197,6 +198,9 @@ class Attempt:
             await self._drop()
             return
         self._noted = await self._shop.insist("read a note", lambda: self._shop.notes.read(task.task_id))
+        if task.retry_count > (0 if self._noted.note is None else self._noted.note.failed):
+            await self._put_off()
+            return
         decision = decide(self.message.deliveries, self._noted.note, task.on_lost, self._shop.settings.crash_budget)
         self._attempt, self._starts = decision.attempt, decision.starts
         if self.cancelled_by_control is not None:
@@ -252,11 +256,16 @@ class Attempt:
         try:
             inputs = self._lane.plan(task)
             execution = self._execution = self._lane.execution(task, self._attempt, inputs)
+            execution.start = self._starts
             if self._early_controls is not None:
                 execution.controls = self._early_controls
             await shop.insist(
                 "fetch inputs", lambda: run_errands(inputs, task, shop.artifacts, shop.settings.fetch_limit)
             )
+            refusal = await check_before(shop, task, execution, inputs)
+            if refusal is not None:
+                await self._conclude(execution, refusal)
+                return
         except (InputError, NexusError) as error:
             failure = Failed(error=str(error), kind=FailureKind.REJECTED)
             await self._conclude(self._execution or self._bare(), failure)
@@ -278,7 +287,8 @@ class Attempt:
         else:
             await self._conclude(execution, result)
 
-    async def _run(self, execution: Execution, result: Awaitable[TaskOutcome]) -> None:
+    async def _run(self, execution: Execution, result: Awaitable[Result]) -> None:
+        outcome: Result
         loop = asyncio.get_running_loop()
         self._phase = _Phase.EXECUTING
         self._timers.append(loop.call_later(self._shop.settings.moment, self._go_live, execution))
@@ -297,8 +307,12 @@ class Attempt:
         self._phase = _Phase.CONCLUDING
         if isinstance(execution.progress_state, AttemptProgress):
             execution.progress_state.end()
+        if isinstance(outcome, Delegated):  # whatever was wanted of it meanwhile: that job hears of it
+            await self._conclude(execution, outcome)
+            return
         if self._interrupt is Interrupt.STOP:
             await self._hand_back()
+            await self._shop.unspill(execution, None)
             return
         if self._interrupt is Interrupt.TIMEOUT:
             outcome = _interrupted(
@@ -332,18 +346,31 @@ class Attempt:
     async def _conclude(self, execution: Execution, result: object) -> None:
         """Repeat it or report it."""
         self._phase = _Phase.CONCLUDING
+        if isinstance(result, Delegated):
+            await self._delegate(result)
+            return
         if isinstance(result, Completed | Skipped | Failed):
             outcome = masked(execution, result)
         else:
             outcome = Failed(error=f"the Operative returned {type(result).__name__}, not an outcome")
+        if isinstance(outcome, Completed) and self.task.output_schema is not None:
+            outcome, self._retryable = await check_after(self._shop, execution, outcome)
         if self._worth_another(outcome) and isinstance(outcome, Failed):
-            await self._retry(outcome)
+            await self._retry(execution, outcome)
             return
         outcome = await fitted(self._shop, execution, outcome)
         self.slot_freed = self._lane.end(1) > 0
         if await self._report(outcome):
             self.message.ack()
+            await self._shop.unspill(execution, outcome)
             await self._forget_note()
+
+    async def _delegate(self, result: Delegated) -> None:
+        """Its end comes from the job that does its work now. Nothing of it is held here: no slot, no note."""
+        self._shop.metrics.counter("tasks_delegated").add()
+        log.debug("task %s goes on as %s", self.task.task_id, result.job_id)
+        self.message.ack()
+        await self._forget_note()
 
     def _worth_another(self, outcome: TaskOutcome) -> bool:
         return (
@@ -353,7 +380,7 @@ class Attempt:
             and self._attempt <= self.task.max_retries
         )
 
-    async def _retry(self, outcome: Failed) -> None:
+    async def _retry(self, execution: Execution, outcome: Failed) -> None:
         """Back to the queue, not before the back-off is over."""
         note = after_failure(self._noted.note, self._starts, outcome.error[:ERROR_NOTE])
         try:
@@ -367,8 +394,25 @@ class Attempt:
         text = f"attempt {self._attempt} failed, next in {seconds_text(delay)}: {outcome.error[:ERROR_NOTE]}"
         self._shop.metrics.counter("attempts_failed").add()
         self.message.nak(delay)
+        await self._shop.unspill(execution, None)
         body = retry_message(self._shop.worker, self.task, self._attempt, text)
         hint(self._shop.transport, self.task.task_type, body)
+
+    async def _put_off(self) -> None:
+        """The job that did its work failed, and the Oracle queued it once more: the back-off is ours."""
+        self._phase = _Phase.CONCLUDING
+        task = self.task
+        before = self._noted.note or TaskNote()
+        note = replace(before, failed=task.retry_count, starts=max(before.starts, task.retry_count), running=False)
+        try:
+            await self._shop.insist("write a note", lambda: self._shop.notes.write(task.task_id, self._noted, note))
+        except Conflict:
+            self._let_go("another worker has it")
+            return
+        delay = retry_delay(task.retry, task.retry_count, self._shop.random)
+        self.message.nak(delay)
+        text = f"attempt {task.retry_count} failed, next in {seconds_text(delay)}"
+        hint(self._shop.transport, task.task_type, retry_message(self._shop.worker, task, task.retry_count, text))
 
     async def _report(self, outcome: TaskOutcome) -> bool:
         """Get the terminal stored; False where that can't be."""

@@ -16,8 +16,6 @@ from gbe_runtime.log import setup_logging
 from gbe_runtime.settings import BusSettings, Setting
 
 NAME = "gbe-operative"
-DEFAULT_OF_TYPE = 0
-"""Slots of a type for which no number is given: the Operative's own, or the setting's."""
 
 
 class OperativeSettings(BusSettings, frozen=True, kw_only=True):
@@ -52,6 +50,15 @@ class OperativeSettings(BusSettings, frozen=True, kw_only=True):
     fetch_limit: Annotated[
         int, msgspec.Meta(ge=1024), Setting("Bytes of the largest artifact that input_from may open")
     ] = 64 << 20
+    data_limit: Annotated[
+        int, msgspec.Meta(ge=1024), Setting("Bytes of the largest data that a task hands on as a value")
+    ] = 64 << 20
+    artifact_limit: Annotated[
+        int, msgspec.Meta(ge=1024), Setting("Bytes of the largest artifact that a task stores")
+    ] = 4 << 30
+    check_limit: Annotated[
+        float, msgspec.Meta(gt=0, le=3600), Setting("Seconds that matching data against a schema may take")
+    ] = 10.0
     stop_grace: Annotated[
         float, msgspec.Meta(ge=0, le=86_400), Setting("Seconds that running tasks may go on after TERM")
     ] = 10.0
@@ -74,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 async def make_worker(settings: OperativeSettings) -> Worker:
     """The worker as configured, connected; it closes its connection when it stops. Raises `ConfigurationError`."""
     from gbe_operative.apps import load_app
-    from gbe_operative.core.handles import InvalidHandles, parse_handles
+    from gbe_operative.core.handles import DEFAULT_OF_TYPE, InvalidHandles, parse_handles
     from gbe_operative.plugins import PluginError, load_served
     from gbe_operative.secrets import InsecureSecrets, Secrets
     from gbe_operative.settings import WorkerSettings
@@ -99,6 +106,9 @@ async def make_worker(settings: OperativeSettings) -> Worker:
             crash_budget=settings.crash_budget,
             inline_limit=settings.inline_limit,
             fetch_limit=settings.fetch_limit,
+            data_limit=settings.data_limit,
+            artifact_limit=settings.artifact_limit,
+            check_limit=settings.check_limit,
             stop_grace=settings.stop_grace,
             work_root=settings.work_root,
         ),

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Collection, Mapping, Sequence
 
-from gbe_jobs_domain.outcomes import TaskOutcome
 from gbe_jobs_domain.payloads import ControlKind
-from gbe_operative.contract import Execution, Operative, OperativeContext
+from gbe_operative.contract import Execution, Operative, OperativeContext, Result
 
 
 class CompositeOperative(Operative):
@@ -63,6 +62,6 @@ class CompositeOperative(Operative):
         if errors:
             raise ExceptionGroup("Operatives could not be closed", errors)
 
-    def execute(self, execution: Execution) -> Awaitable[TaskOutcome] | TaskOutcome:
+    def execute(self, execution: Execution) -> Awaitable[Result] | Result:
         """The member's business."""
         return self._routes[execution.task.task_type].execute(execution)

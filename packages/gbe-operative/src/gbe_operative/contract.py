@@ -11,7 +11,7 @@ from collections.abc import AsyncIterable, Awaitable, Callable, Mapping, Sequenc
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from gbe_jobs_domain.edges import EdgeData, Ref
 from gbe_jobs_domain.outcomes import FailureKind, TaskOutcome
@@ -59,6 +59,17 @@ class Interrupt(Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class Delegated:
+    """Returned instead of an outcome: the attempt's work goes on as the job `job_id`, which was submitted with this
+    task as its `parent`. The task is let go of without a report; the Oracle that ends that job reports the task's end.
+
+    Whoever returns it has had the submit accepted: the attempt is never interrupted, reported or repeated any more.
+    """
+
+    job_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class OperativeContext:
     """What an Operative gets when it starts. `work_root`: the private directory that has all work directories."""
 
@@ -67,6 +78,9 @@ class OperativeContext:
     artifacts: ArtifactStore
     work_root: Path
 
+
+Result: TypeAlias = TaskOutcome | Delegated
+"""What an attempt comes to."""
 
 LineReporter = Callable[[str, bytes], None]
 """Takes "stdout" or "stderr" and a line without its end."""
@@ -107,6 +121,8 @@ class Execution:
         "params",
         "progress_state",
         "refs",
+        "spilled",
+        "start",
         "task",
     )
 
@@ -123,6 +139,8 @@ class Execution:
         self.task = task
         self.attempt = attempt
         """From 1; counts the failed attempts before it."""
+        self.start = attempt
+        """Which start of the task this is, from 1: more than `attempt` where earlier ones were lost or handed back."""
         self.params = params
         """Static params, secrets and what came along the edges, resolved, in this order of precedence."""
         self.refs = refs
@@ -135,6 +153,8 @@ class Execution:
         """Replaces this task's secrets, where it has any."""
         self.progress_state: object = None
         """The host's: what it remembers of this attempt's progress."""
+        self.spilled: list[str] | None = None
+        """The host's: keys of what was spilled."""
         self._cancelled: asyncio.Event | None = None
         self._when_cancelled: Callable[[], None] | None = None
         self._controls: Controls | None = None
@@ -259,15 +279,17 @@ class Operative(ABC):
         return {}
 
     async def start(self, context: OperativeContext) -> None:  # noqa: B027 - most have nothing to do
-        """Called once, before the first task. An error stops the worker from starting."""
+        """Called once, before the first task. An error stops the worker from starting; an `OperativeError` is said as
+        wrong settings are, in one line.
+        """
 
     async def close(self) -> None:  # noqa: B027 - most have nothing to do
         """Called once, after the last task."""
 
     @abstractmethod
-    def execute(self, execution: Execution) -> Awaitable[TaskOutcome] | TaskOutcome:
+    def execute(self, execution: Execution) -> Awaitable[Result] | Result:
         """Run one attempt. `async def` in general; where there is nothing to await, a plain method that returns the
-        outcome spares a task of the event loop.
+        outcome spares a task of the event loop. `Delegated`: another job does the work.
 
         Raise `OperativeError`, or anything else, for a failure; the worker survives it.
         """

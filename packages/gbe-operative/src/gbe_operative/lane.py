@@ -125,7 +125,7 @@ class Lane:
         try:
             inputs = self.plan(task)
             execution = self.execution(task, 1, inputs)
-            if inputs.errands:
+            if inputs.errands or task.input_schema is not None or task.output_schema is not None:
                 self._new_attempt(message, task).prepare()
                 return
         except InputError as error:
@@ -316,5 +316,6 @@ class Lane:
 
 
 def _may_start_at_once(message: Message, task: TaskQueued) -> bool:
-    """A first delivery, of a task that may run again: what must not is noted before it starts."""
-    return message.deliveries == 1 and task.on_lost is not OnLost.FAIL
+    """A first delivery, of a task that may run again: what must not is noted before it starts. Nor one whose last
+    attempt failed as a job of its own: that one has to wait."""
+    return message.deliveries == 1 and task.on_lost is not OnLost.FAIL and not task.retry_count

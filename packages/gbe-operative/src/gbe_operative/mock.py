@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 
 from gbe_jobs_domain.edges import inline
-from gbe_jobs_domain.outcomes import Completed, Failed, Skipped, TaskOutcome
-from gbe_operative.contract import Execution, Operative
+from gbe_jobs_domain.outcomes import Completed, Failed, Skipped
+from gbe_operative.contract import Execution, Operative, Result
 
 DONE = Completed()
 
@@ -29,7 +29,7 @@ class Behaviour:
     delay: float = 0.0
     raises: BaseException | None = None
     hang: bool = False
-    outcome: TaskOutcome | None = None
+    outcome: Result | None = None
 
 
 class MockOperative(Operative):
@@ -53,7 +53,7 @@ class MockOperative(Operative):
         """As given."""
         return self._types
 
-    def execute(self, execution: Execution) -> Awaitable[TaskOutcome] | TaskOutcome:
+    def execute(self, execution: Execution) -> Awaitable[Result] | Result:
         """As configured for the task's name."""
         if not self.behaviours:
             return DONE
@@ -67,7 +67,7 @@ class MockOperative(Operative):
             return self._slowly(execution, behaviour)
         return _end(execution, behaviour)
 
-    async def _slowly(self, execution: Execution, behaviour: Behaviour) -> TaskOutcome:
+    async def _slowly(self, execution: Execution, behaviour: Behaviour) -> Result:
         self.started.set()
         if behaviour.hang:
             await asyncio.Event().wait()
@@ -75,7 +75,7 @@ class MockOperative(Operative):
         return _end(execution, behaviour)
 
 
-def _end(execution: Execution, behaviour: Behaviour) -> TaskOutcome:
+def _end(execution: Execution, behaviour: Behaviour) -> Result:
     if behaviour.raises is not None:
         raise behaviour.raises
     if execution.attempt <= behaviour.fail_times:

@@ -17,8 +17,6 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from gbe_runtime.errors import ConfigurationError
-
 _LINUX = sys.platform == "linux"
 _NO_EFFECT = os.O_PATH if _LINUX else os.O_RDONLY | os.O_NONBLOCK  # type: ignore[attr-defined,unused-ignore]
 _MAX_PATH = 4096
@@ -36,7 +34,6 @@ class RootedFile:
     fd: int
     path: Path
     size: int
-    mode: int
 
     def read(self, limit: int) -> bytes:
         """The content, from its start. Raises `PathError` where it is more than `limit` bytes, or can't be read."""
@@ -66,11 +63,15 @@ class RootedFile:
 
 
 class Root:
-    """A directory that paths can't leave. Raises `PathError` where it is none."""
+    """A directory that paths can't leave. Raises `PathError` where it is none.
 
-    def __init__(self, directory: str | Path) -> None:
-        self.path = Path(os.path.realpath(directory))
-        if not self.path.is_dir():
+    `setting`: what its owner names it by, for messages. A directory of None: there is none, and no path leads anywhere.
+    """
+
+    def __init__(self, directory: str | Path | None, setting: str = "") -> None:
+        self.setting = setting
+        self.path = None if directory is None else Path(os.path.realpath(directory))
+        if self.path is not None and not self.path.is_dir():
             raise PathError(f"{directory}: not a directory")
 
     def __repr__(self) -> str:
@@ -94,7 +95,7 @@ class Root:
                 raise PathError(f"{_shown(path)}: it can't be read: {error.strerror}") from error
         finally:
             os.close(handle)
-        return RootedFile(fd, real, status.st_size, status.st_mode)
+        return RootedFile(fd, real, status.st_size)
 
     def write(self, path: str, content: bytes, *, mode: int = 0o644) -> Path:
         """Write a file so that at any moment it is wholly the old one or wholly the new one, also after a power cut.
@@ -132,6 +133,8 @@ class Root:
             os.fsencode(path)
         except UnicodeEncodeError as error:
             raise PathError(f"{_shown(path)}: no path of a file") from error
+        if self.path is None:
+            raise PathError(f"{_shown(path)}: this host names no directory for such files{self._by_setting}")
         return os.path.join(self.path, path)
 
     def _handle(self, path: str, located: str, flags: int) -> int:
@@ -139,7 +142,7 @@ class Root:
             return os.open(located, flags | os.O_CLOEXEC)
         except OSError as error:
             # Of what is outside not even its absence is told.
-            if not _within(self.path, Path(os.path.realpath(located))):
+            if not self._within(Path(os.path.realpath(located))):
                 raise self._outside(path) from error
             if error.errno in (errno.ENOENT, errno.ENOTDIR):
                 raise PathError(f"{_shown(path)}: there is no such file in {self.path}") from error
@@ -184,16 +187,21 @@ class Root:
             real = _path_of(handle)
         except OSError as error:
             raise PathError(f"{_shown(path)}: where it is can't be found out: {error.strerror}") from error
-        if not _within(self.path, real):
+        if not self._within(real):
             raise self._outside(path)
         return real
 
+    def _within(self, path: Path) -> bool:
+        return self.path is not None and (path == self.path or self.path in path.parents)
+
     def _outside(self, path: str) -> PathError:
-        return PathError(f"{_shown(path)}: it is outside of {self.path}, where this host lets tasks reach files")
+        return PathError(
+            f"{_shown(path)}: it is outside of {self.path}, where this host lets tasks reach files{self._by_setting}"
+        )
 
-
-def _within(root: Path, path: Path) -> bool:
-    return path == root or root in path.parents
+    @property
+    def _by_setting(self) -> str:
+        return f" ({self.setting})" if self.setting else ""
 
 
 def _path_of(handle: int) -> Path:
@@ -227,14 +235,3 @@ def _replace(parent: int, name: str, content: bytes, mode: int) -> None:
 
 def _shown(path: str) -> str:
     return repr(path if len(path) <= 200 else path[:200] + "…")
-
-
-def root_of(variable: str, directory: Path | None) -> Root:
-    """The root that a host's setting names, by default where the process was started.
-
-    Raises `ConfigurationError`, which names the variable.
-    """
-    try:
-        return Root(Path.cwd() if directory is None else directory)
-    except (PathError, OSError) as error:
-        raise ConfigurationError(f"{variable}: {error}") from error

@@ -21,6 +21,12 @@ class WorkerSettings:
     """Larger data goes by reference; output and stderr are cut to it."""
     fetch_limit: int = 64 * MIB
     """The largest artifact that is opened for `input_from` (one that goes by reference may be of any size)."""
+    data_limit: int = 64 * MIB
+    """The largest data that a task hands on as a value; nobody could open more. The rest is for artifacts."""
+    artifact_limit: int = 4096 * MIB
+    """The largest artifact that a task stores."""
+    check_limit: float = 10.0
+    """How long it may take to match data against a schema."""
     moment: float = 0.2
     """A task that ends sooner publishes no progress."""
     stop_grace: float = 10.0

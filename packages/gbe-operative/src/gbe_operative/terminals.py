@@ -12,8 +12,8 @@ from gbe_jobs_domain.edges import Inline
 from gbe_jobs_domain.outcomes import Completed, Failed, TaskOutcome
 from gbe_jobs_domain.payloads import TaskEnded, TaskQueued
 from gbe_nexus import NexusError, Outgoing, encode_payload
-from gbe_operative.contract import Execution
-from gbe_operative.core.sizing import inline_data, trim_texts
+from gbe_operative.contract import Execution, OperativeError
+from gbe_operative.core.sizing import inline_data, too_large, trim_texts
 from gbe_operative.workshop import Workshop
 
 log = logging.getLogger(__name__)
@@ -60,6 +60,8 @@ async def fitted(workshop: Workshop, execution: Execution, outcome: TaskOutcome)
     """The outcome in a size that travels: large data goes to the artifact store, texts are cut to their ends."""
     limit = workshop.settings.inline_limit
     data = inline_data(outcome)
+    if data is not None and (size := len(bytes(data.value))) > (most := workshop.settings.data_limit):
+        return trim_texts(_without_large_data(execution, outcome, size, most), limit)
     if data is not None and len(bytes(data.value)) > limit:
         outcome = await _spilled(workshop, execution, outcome, data)
         data = inline_data(outcome)
@@ -72,6 +74,17 @@ async def fitted(workshop: Workshop, execution: Execution, outcome: TaskOutcome)
     return outcome
 
 
+def _without_large_data(execution: Execution, outcome: TaskOutcome, size: int, limit: int) -> Failed:
+    """The failure that data beyond the hard limit is; a failure's own error is kept."""
+    error = too_large(
+        execution.task.task_name, "data", size, limit, "store it as an artifact and hand on its reference"
+    )
+    if isinstance(outcome, Failed):
+        return replace(outcome, data=None, error=f"{outcome.error}\n{error}")
+    assert isinstance(outcome, Completed)
+    return Failed(error=error, output=outcome.output, stderr=outcome.stderr)
+
+
 def size_of(execution: Execution, outcome: TaskOutcome) -> int:
     """Bytes of its terminal."""
     return len(make_terminal("w" * 80, execution.task, execution.attempt, 99, 10**13, 10**13, outcome).payload)
@@ -81,7 +94,7 @@ async def _spilled(workshop: Workshop, execution: Execution, outcome: TaskOutcom
     raw = bytes(data.value)
     try:
         ref = await workshop.spill(execution, raw, "data.json", "application/json")
-    except NexusError as error:
+    except (NexusError, OperativeError) as error:
         log.warning("data of task %s (%d bytes) can't be stored: %s", execution.task.task_id, len(raw), error)
         return Failed(error=f"the data of {len(raw)} bytes is too large for a message and can't be stored: {error}")
     assert isinstance(outcome, Completed | Failed)

@@ -22,10 +22,11 @@ from gbe_nexus import (
     UnknownVersion,
 )
 from gbe_operative.attempt import Attempt
-from gbe_operative.contract import Interrupt, Operative, OperativeContext
+from gbe_operative.contract import Interrupt, Operative, OperativeContext, OperativeError
 from gbe_operative.lane import Lane
 from gbe_operative.leases import Leases
 from gbe_operative.notes import Notes
+from gbe_operative.schema_checks import SchemaChecks
 from gbe_operative.secrets import Secrets
 from gbe_operative.settings import WorkerSettings
 from gbe_operative.standing import Standing
@@ -33,6 +34,7 @@ from gbe_operative.wishes import Wishes
 from gbe_operative.workdirs import WorkDirs
 from gbe_operative.workshop import Workshop
 from gbe_runtime.bus_role import HEARTBEAT_INTERVAL, BusRole
+from gbe_runtime.errors import ConfigurationError
 
 log = logging.getLogger(__name__)
 
@@ -115,6 +117,8 @@ class Worker(BusRole):
         artifacts = await transport.artifact_store(ARTIFACT_STORE)
         if self._shop is None:
             work_dirs = WorkDirs(settings.work_root)
+            checks = SchemaChecks(settings.check_limit)
+            self.on_stop(checks.close)
             self._shop = Workshop(
                 transport=transport,
                 worker=self.identity,
@@ -125,12 +129,16 @@ class Worker(BusRole):
                 wishes=Wishes(journal),
                 leases=Leases(settings.ack_wait, self._on_beat, self._standing.doubt),
                 work_dirs=work_dirs,
+                checks=checks,
                 metrics=self.metrics,
             )
             self.on_stop(work_dirs.close)
             self.on_stop(self._operative.close)
             context = OperativeContext(self.identity, transport, artifacts, work_dirs.root)
-            await self._operative.start(context)
+            try:
+                await self._operative.start(context)
+            except OperativeError as error:
+                raise ConfigurationError(str(error)) from error
         if self._listening is None:
             controls = [subjects.control(task_type) for task_type in self._slots]
             self._listening = await transport.listen(controls, self._on_control)

@@ -10,15 +10,18 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from gbe_jobs_domain.edges import Ref
-from gbe_jobs_domain.payloads import ProgressKind
+from gbe_jobs_domain.outcomes import Completed, TaskOutcome
+from gbe_jobs_domain.payloads import ProgressKind, encode
 from gbe_jobs_domain.subjects import artifact_key
 from gbe_nexus import ArtifactStore, NexusError, Transport
-from gbe_operative.contract import Execution, LineReporter
+from gbe_operative.contract import Execution, LineReporter, OperativeError
+from gbe_operative.core.sizing import too_large
 from gbe_operative.inputs import ref_of
 from gbe_operative.leases import Leases
 from gbe_operative.notes import Notes
 from gbe_operative.outbox import Outbox
 from gbe_operative.progress import AttemptProgress
+from gbe_operative.schema_checks import SchemaChecks
 from gbe_operative.secrets import Secrets
 from gbe_operative.settings import WorkerSettings
 from gbe_operative.wishes import Wishes
@@ -51,6 +54,7 @@ class Workshop:
         wishes: Wishes,
         leases: Leases,
         work_dirs: WorkDirs,
+        checks: SchemaChecks,
         metrics: Metrics,
     ) -> None:
         self.transport = transport
@@ -62,6 +66,7 @@ class Workshop:
         self.wishes = wishes
         self.leases = leases
         self.work_dirs = work_dirs
+        self.checks = checks
         self.metrics = metrics
         self.random: Callable[[], float] = random.random
         self.batches = 0
@@ -145,21 +150,58 @@ class Workshop:
         self, execution: Execution, source: bytes | Path | AsyncIterable[bytes], name: str, media_type: str
     ) -> Ref:
         """Store it under the attempt's key."""
-        key = artifact_key(execution.task.job_id, execution.task.task_id, str(execution.attempt), name)
+        # Of two workers that both believe to have the task, neither writes over the other's, or deletes it.
+        place = (
+            str(execution.attempt) if execution.start == execution.attempt else f"{execution.attempt}.{execution.start}"
+        )
+        key = artifact_key(execution.task.job_id, execution.task.task_id, place, name)
 
         async def put() -> Ref:
             masker = execution.masker
             if isinstance(source, bytes):
                 data = source if masker is None else masker.raw(source)
+                self._check_size(execution, name, len(data))
                 return ref_of(await self.artifacts.put(key, data, media_type=media_type))
-            chunks = _read_file(source) if isinstance(source, Path) else source
+            if isinstance(source, Path):
+                self._check_size(execution, name, (await asyncio.to_thread(source.stat)).st_size)
+            chunks = self._counted(execution, name, _read_file(source) if isinstance(source, Path) else source)
             if masker is not None:
                 chunks = masker.stream(chunks)
             return ref_of(await self.artifacts.put(key, chunks, media_type=media_type))
 
+        if execution.spilled is None:
+            execution.spilled = []
+        execution.spilled.append(key)
         if isinstance(source, bytes | Path):
             return await self.insist(f"store {name}", put)
         return await put()  # a stream is read once
+
+    async def unspill(self, execution: Execution, outcome: TaskOutcome | None) -> None:
+        """Delete what an attempt stored, and hands on to nobody: of a success everything is kept, of a failure what it
+        speaks of. Best effort: the Oracle deletes what is left when the job is over."""
+        keys, execution.spilled = execution.spilled, None
+        if not keys or isinstance(outcome, Completed):
+            return
+        said = b"" if outcome is None else encode(outcome)
+        for key in keys:
+            if key.encode() not in said:
+                try:
+                    await self.artifacts.delete(key)
+                except NexusError as error:
+                    log.debug("%s is left for the Oracle to delete: %s", key, error)
+
+    def _check_size(self, execution: Execution, name: str, size: int) -> None:
+        limit = self.settings.artifact_limit
+        if size > limit:
+            text = too_large(execution.task.task_name, f"artifact {name!r}", size, limit)
+            raise OperativeError(text, retryable=False)
+
+    async def _counted(self, execution: Execution, name: str, chunks: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
+        size = 0
+        async for chunk in chunks:
+            size += len(chunk)
+            self._check_size(execution, name, size)
+            yield chunk
 
 
 async def _read_file(path: Path) -> AsyncIterator[bytes]:

@@ -9,7 +9,9 @@ from msgspec import Raw, json, structs
 from gbe_jobs_domain import subjects
 from gbe_jobs_domain.edges import ARTIFACT_STORE, Inline, Ref
 from gbe_jobs_domain.ids import task_id
-from gbe_jobs_domain.outcomes import Completed, Failed, FailureKind
+from gbe_jobs_domain.outcomes import Completed, Failed, FailureKind, TaskOutcome
+from gbe_jobs_domain.paths import JSON, PathError
+from gbe_jobs_domain.paths import opened as open_value
 from gbe_jobs_domain.payloads import (
     ControlKind,
     JobCancelRequested,
@@ -18,8 +20,18 @@ from gbe_jobs_domain.payloads import (
     TaskDispatch,
     TaskEnded,
 )
-from gbe_jobs_domain.records import OutcomeRecord
-from gbe_nexus import ArtifactStore, Outgoing, PayloadDecoder, encode_payload, now_ms
+from gbe_jobs_domain.records import OutcomeRecord, ParentRecord
+from gbe_jobs_domain.results import ToBeRead
+from gbe_nexus import (
+    ArtifactStore,
+    IntegrityError,
+    NotFound,
+    Outgoing,
+    PayloadDecoder,
+    PayloadTooLarge,
+    encode_payload,
+    now_ms,
+)
 from gbe_oracle.core import messages
 from gbe_oracle.core.job import Job
 from gbe_oracle.loading import Loader
@@ -31,6 +43,8 @@ EDGES_KEPT = 16
 """Edges per job kept opened, for dependents that are dispatched one after the other."""
 STDERR_KEPT = 16_384
 """Characters of an inner task's stderr in a report to a parent that would be too large."""
+OPENED = 64 << 20
+"""Bytes of an artifact that is opened because the output of a molecule has a path into it."""
 _HEADROOM = 512  # headers and protocol around a payload
 _REF_SIZE = 400  # no gain in replacing an input smaller than a reference
 
@@ -83,13 +97,34 @@ class Effects:
                 for outcome in record.outcomes:
                     if outcome.index in needed:
                         found[outcome.index] = outcome
-        size = self._build(entry, outgoing, found, slowly=True)
+        opened: dict[str, object] = {}
+        while True:
+            try:
+                size = self._build(entry, outgoing, found, slowly=True, opened=opened)
+                break
+            except ToBeRead as needed_too:
+                opened[needed_too.ref.key] = await self._open(needed_too.ref)
         assert size is not None, "everything needed was read"
         if job is not None and job.spec.parent is not None:
             for place in range(begin, len(outgoing)):
-                if outgoing[place].subject.endswith(".terminal") and len(outgoing[place].payload) > self._large:
-                    outgoing[place] = await self._spill_report(outgoing[place])
+                if outgoing[place].subject.endswith(".terminal"):
+                    if _hands_on(outgoing[place]):
+                        parent = _encode(ParentRecord(job.spec.parent.job_id))
+                        await self._artifacts.put(subjects.parent_key(entry.slot.job_id), parent, media_type=JSON)
+                    if len(outgoing[place].payload) > self._large:
+                        outgoing[place] = await self._spill_report(outgoing[place])
         return size
+
+    async def _open(self, ref: Ref) -> object:
+        """What is in an artifact, or why that can't be said."""
+        try:
+            if ref.store != ARTIFACT_STORE:
+                raise PathError(f"no artifact store {ref.store!r}")
+            return open_value(await self._artifacts.read(ref.key, limit=OPENED), ref.media_type)
+        except (NotFound, IntegrityError, PayloadTooLarge) as error:
+            return PathError(str(error))
+        except PathError as error:
+            return error
 
     async def _spill_report(self, message: Outgoing) -> Outgoing:
         """A report for a parent with its data by reference, and of long texts the end."""
@@ -107,7 +142,13 @@ class Effects:
         return Outgoing(message.subject, body, message.msg_id)
 
     def _build(
-        self, entry: Entry, outgoing: list[Outgoing], read: Mapping[int, OutcomeRecord], *, slowly: bool = False
+        self,
+        entry: Entry,
+        outgoing: list[Outgoing],
+        read: Mapping[int, OutcomeRecord],
+        *,
+        slowly: bool = False,
+        opened: Mapping[str, object] | None = None,
     ) -> int | None:
         job, record, slot = entry.job, entry.record, entry.slot
         if job is None:
@@ -153,16 +194,26 @@ class Effects:
                 if any(job.applied_at[index] and index not in outcomes for index in range(len(job.graph))):
                     del outgoing[begin:]
                     return None
-                outcome = messages.parent_outcome(job, record.final, outcomes)
-                report = messages.parent_report(
-                    job.spec.parent, self._identity, job.spec.created_at, record.final.at, outcome
-                )
-                message = _terminal(report)
-                if len(message.payload) > self._large and not slowly:
+                try:
+                    outcome = messages.parent_outcome(job, record.final, outcomes, opened)
+                except ToBeRead:
+                    del outgoing[begin:]
+                    if slowly:
+                        raise
+                    return None
+                message = self._parent_message(job, job.spec.parent, outcome, record.final.at)
+                if not slowly and (len(message.payload) > self._large or _hands_on(message)):
                     del outgoing[begin:]
                     return None
                 outgoing.append(message)
         return size
+
+    def _parent_message(self, job: Job, parent: Parent, outcome: TaskOutcome, at: int) -> Outgoing:
+        """The report for a parent's task, or that task's next attempt."""
+        if messages.asks_again(job, outcome):
+            event_id = f"{parent.task_id}:{parent.attempt}:again"
+            return Outgoing(subjects.queue(parent.task_type), encode_payload(event_id, job.spec.again, at), event_id)
+        return _terminal(messages.parent_report(parent, self._identity, job.spec.created_at, at, outcome))
 
     def _inputs(self, slot: Slot, job: Job, index: int, read: Mapping[int, OutcomeRecord]) -> dict[str, Raw] | None:
         inputs: dict[str, Raw] = {}
@@ -219,6 +270,28 @@ class Effects:
         """The end of a task whose child job was refused."""
         outcome = Failed(f"the inner job was refused: {reason}", FailureKind.REJECTED)
         return _terminal(messages.parent_report(parent, self._identity, at, at, outcome))
+
+
+def _hands_on(message: Outgoing) -> bool:
+    """Whether a report refers to artifacts (or perhaps does: then they are kept in vain)."""
+    return b"store://" in message.payload or b'"kind":"ref"' in message.payload
+
+
+def too_large(message: Outgoing, limit: int) -> str:
+    """Why no bus takes the queue message: which task, what of it is the largest part, and how large all may be."""
+    task = _dispatch.decode(message.payload).data
+    parts = {
+        "params": len(bytes(task.params or b"")),
+        "input_from": len(_encode(task.input_from)),
+        "inputs": len(_encode(task.inputs)),
+        "input_schema": len(bytes(task.input_schema or b"")),
+        "output_schema": len(bytes(task.output_schema or b"")),
+    }
+    part = max(parts, key=lambda name: parts[name])
+    return (
+        f"task {task.task_name!r}: {part} of {parts[part]:,} bytes in a message of {len(message.payload):,}, "
+        f"the limit is {limit:,}; store large values and pass references (params named *_ref)"
+    )
 
 
 def _terminal(report: TaskEnded) -> Outgoing:

@@ -48,7 +48,7 @@ from gbe_oracle.core.events import (
     Verdict,
 )
 from gbe_oracle.core.job import DEFAULT_WINDOW, Job
-from gbe_oracle.effects import Effects
+from gbe_oracle.effects import Effects, too_large
 from gbe_oracle.loading import (
     FinishedJob,
     InvalidDefinition,
@@ -499,7 +499,8 @@ class Engine:
         for entry in commit.entries:
             index = task_index(entry.slot.job_id, task)
             if index is not None:
-                text = inbox.shortened(f"the task could not be queued: {error}")
+                reason = too_large(message, error.limit) if isinstance(error, PayloadTooLarge) else ""
+                text = inbox.shortened(f"the task could not be queued: {reason or error}")
                 waiter = self._joint(entry)
                 self._take(entry.slot.job_type, entry.slot.job_id, Item(DispatchRefused(index, text), waiter, 256, 2))
                 return
@@ -735,6 +736,8 @@ class Engine:
             deadline_at=submit.deadline_at,
             retry_of=submit.retry_of,
             reuse=submit.reuse,
+            again=submit.again,
+            lineage=submit.lineage,
         )
         self._waiting.add(item.message)
         try:

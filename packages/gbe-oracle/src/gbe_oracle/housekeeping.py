@@ -63,12 +63,14 @@ class Housekeeping:
         leftovers: Leftovers,
         *,
         purge_after: float,
+        leftovers_every: float = LEFTOVERS_EVERY,
     ) -> None:
         self._transport = transport
         self._engine = engine
         self._journal = journal
         self._history = history
         self._leftovers = leftovers
+        self._leftovers_every = leftovers_every
         self._next_leftovers = 0.0
         # Readers that are a little behind are to find one of the two, journal or history.
         self._purge_after = purge_after
@@ -93,7 +95,7 @@ class Housekeeping:
             self._next_sweep = now + SWEEP_EVERY
             await self._sweep(now)
         if now >= self._next_leftovers:
-            self._next_leftovers = now + LEFTOVERS_EVERY
+            self._next_leftovers = now + self._leftovers_every
             await self._leftovers.sweep(now)
 
     def _expire(self) -> None:

@@ -19,7 +19,7 @@ from gbe_oracle import inbox
 from gbe_oracle.contract import Oracle, OracleError
 from gbe_oracle.effects import Effects
 from gbe_oracle.engine import TRUST, Engine
-from gbe_oracle.housekeeping import Housekeeping
+from gbe_oracle.housekeeping import LEFTOVERS_EVERY, Housekeeping
 from gbe_oracle.leftovers import Leftovers
 from gbe_oracle.loading import Loader
 from gbe_oracle.settings import OracleSettings
@@ -120,9 +120,21 @@ class BusOracle(BusRole, Oracle):
             cache_bytes=settings.cache_mib << 20,
             trust=min(TRUST, max(settings.purge_after / 2, 0.05)),
         )
-        leftovers = Leftovers(artifacts, journal, history, history_age=settings.history_days * streams.DAY)
+        leftovers = Leftovers(
+            artifacts,
+            journal,
+            history,
+            history_age=settings.history_days * streams.DAY,
+            tidy_after=settings.tidy_after,
+        )
         self._housekeeping = Housekeeping(
-            self.transport, engine, journal, history, leftovers, purge_after=settings.purge_after
+            self.transport,
+            engine,
+            journal,
+            history,
+            leftovers,
+            purge_after=settings.purge_after,
+            leftovers_every=min(LEFTOVERS_EVERY, max(settings.tidy_after, settings.tick_interval)),
         )
         inbox_spec = ConsumerSpec(
             streams.INBOX,

@@ -25,6 +25,9 @@ class OracleSettings(BusSettings, frozen=True, kw_only=True):
     pin_timeout: Annotated[float, Meta(gt=0), Setting("Seconds of silence after which another Oracle takes over")] = 2.0
     tick_interval: Annotated[float, Meta(gt=0), Setting("Seconds between ticks (deadlines, clean-up)")] = 1.0
     purge_after: Annotated[float, Meta(ge=0), Setting("Seconds a journal outlives the writing of its history")] = 2.0
+    tidy_after: Annotated[
+        float, Meta(ge=0), Setting("Seconds after its end for which a job keeps artifacts its history has no use for")
+    ] = 600.0
     stop_grace: Annotated[
         float, Meta(ge=0), Setting("Seconds to finish what is on its way at a stop", env="GBE_ORACLE_STOP_GRACE")
     ] = 5.0

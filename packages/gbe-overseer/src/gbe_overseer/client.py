@@ -257,10 +257,10 @@ class JobClient:
         store = await self.transport.artifact_store(ref.store)
         return await store.read(ref.key, limit=MAX_ARTIFACT)
 
-    async def find(self, job_id: str) -> JobView:
-        """The job as it is now. Raises `UnknownJob`."""
+    async def find(self, job_id: str, *, unfold: bool = False) -> JobView:
+        """The job as it is now; `unfold`: with the jobs that its molecules are. Raises `UnknownJob`."""
         check_job_id(job_id)
-        async with self.watch(job_id, look_back=True) as watch:
+        async with self.watch(job_id, look_back=True, unfold=unfold) as watch:
             view = await watch.snapshot()
         if view.known or view.seq:
             return view
@@ -336,12 +336,13 @@ class JobClient:
 
     # --- watch ---------------------------------------------------------------------------------------
 
-    def watch(self, job_id: str, *, look_back: bool = False) -> JobWatch:
+    def watch(self, job_id: str, *, look_back: bool = False, unfold: bool = False) -> JobWatch:
         """Follow a job: `async with client.watch(id) as watch: async for changes in watch: …`.
 
         `look_back`: also read what running tasks said before (their progress); pointless for a fresh job.
+        `unfold`: follow the jobs that its molecules are, too.
         """
-        return JobWatch(self, job_id, look_back=look_back)
+        return JobWatch(self, job_id, look_back=look_back, unfold=unfold)
 
     async def nobody_handles(self, task_type: str) -> bool:
         """Whether no Operative waits for, or works at, tasks of this type."""

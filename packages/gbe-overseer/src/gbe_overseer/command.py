@@ -1,8 +1,8 @@
 """The `gbe` command: its own commands, and those that other distributables add.
 
 A distributable adds a command by an entry point of the group `gbe.commands`: its name is the command's, its object a
-function as typer takes them. Nothing is imported before it is needed, and a plug-in that is broken is named, without
-harm to the others.
+function as typer takes them, or a `typer.Typer` with several. Nothing is imported before it is needed, and a plug-in
+that is broken is named, without harm to the others.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ BUILT_IN: Final = {
     "watch": "gbe_overseer.commands.look:watch",
     "logs": "gbe_overseer.commands.look:logs",
     "cancel": "gbe_overseer.commands.cancel:cancel",
+    "molecule": "gbe_overseer.commands.molecule:molecule",
     "validate": "gbe_overseer.commands.documents:validate",
     "graph": "gbe_overseer.commands.documents:graph",
     "schema": "gbe_overseer.commands.documents:schema",
@@ -60,7 +61,7 @@ def _plug_ins() -> dict[str, EntryPoint]:
     return {point.name: point for point in entry_points(group=GROUP) if point.name not in BUILT_IN}
 
 
-def _plugged_in(name: str, point: EntryPoint) -> TyperCommand:
+def _plugged_in(name: str, point: EntryPoint) -> TyperCommand | TyperGroup:
     try:
         return _as_command(name, point.load())
     except Exception as error:  # whatever a stranger's module does when it is imported
@@ -79,7 +80,11 @@ def _broken(name: str, point: EntryPoint, error: Exception) -> Callable[[], None
     return command
 
 
-def _as_command(name: str, function: Callable[..., Any]) -> TyperCommand:
+def _as_command(name: str, function: Callable[..., Any] | typer.Typer) -> TyperCommand | TyperGroup:
+    if isinstance(function, typer.Typer):  # a group of commands
+        group = typer.main.get_group(function)
+        group.name = name
+        return group
     single = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     single.command(name)(function)
     command = typer.main.get_command(single)

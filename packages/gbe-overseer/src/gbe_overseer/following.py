@@ -122,7 +122,7 @@ async def attend(
     wanted = check_job_id(job_id) if job_id is not None else new_job_id()
     interrupts.last_words.append(display.close)  # a live tree hides the cursor
     # The watch first: whatever happens to the job from its submit on is heard.
-    async with client.watch(wanted) as watch:
+    async with client.watch(wanted, unfold=True) as watch:
         accepted = await client.submit(definition, job_id=job_id, new_id=wanted)
         if accepted.existed:
             display.say(it_existed(wanted))

@@ -7,10 +7,13 @@ follow; the other dependencies are named beside it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gbe_jobs_domain.states import TaskState
 from gbe_overseer.view import TaskView
+
+WITHIN = "▸ "
+"""What stands before the tasks that a molecule consists of."""
 
 MAX_INDENT = 12
 """Levels that are indented; what is deeper stays in line with them, so that a long chain fits on a screen."""
@@ -60,6 +63,9 @@ def rows(tasks: Sequence[TaskView]) -> list[Row]:
         others = tuple(name for name in task.depends_on if place.get(name) != above[index])
         found.append(Row(guide, task, others))
         inner = children[index]
+        if task.child is not None:
+            within = below + ("│  " if inner and depth <= MAX_INDENT else "   ") + WITHIN
+            found += [replace(row, guide=within + row.guide) for row in rows(task.child.tasks)]
         stack += [(child, below, at == len(inner) - 1, depth + 1) for at, child in enumerate(inner)][::-1]
     return found
 

@@ -14,8 +14,12 @@ _HEAD = ("JOB", "NAME", "STATE", "TASKS", "CREATED", "TOOK", "")
 
 def listing(lines: Sequence[JobLine]) -> str:
     """The table, with a line end at its end."""
-    rows = [_HEAD, *map(_row, lines)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEAD))]
+    return table([_HEAD, *map(_row, lines)])
+
+
+def table(rows: Sequence[tuple[str, ...]]) -> str:
+    """Columns as wide as their widest cell; the first row is the head."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return "".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() + "\n" for row in rows
     )
@@ -40,15 +44,19 @@ def listing_object(lines: Sequence[JobLine]) -> dict[str, object]:
     }
 
 
+def moment(ms: int) -> str:
+    """A time of the day here; `-` for none."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(ms / 1000)) if ms else "-"
+
+
 def _row(line: JobLine) -> tuple[str, ...]:
-    created = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(line.created_at / 1000)) if line.created_at else "-"
     took = duration(max(line.ended_at - line.created_at, 0)) if line.ended_at else "-"
     return (
         line.job_id,
         one_line(line.name or line.job_type, 40),
         line.state.value,
         f"{line.task_count:,}" if line.task_count else "-",
-        created,
+        moment(line.created_at),
         took,
         one_line(line.error, 60),
     )

@@ -22,15 +22,15 @@ _STORE = f"store://{ARTIFACT_STORE}/"
 
 async def print_logs(client: JobClient, job_id: str, task: str | None, *, follow: bool) -> None:
     """Print them; with `follow`, also what comes, until the job is over. Prefixed by the task unless it is one."""
-    view = await client.find(job_id)
+    view = await client.find(job_id, unfold=True)
     if task is not None and view.tasks and view.task(task) is None:
-        names = ", ".join(known.name for known in view.tasks[:20])
+        names = ", ".join(known.title for known in list(view.unfolded())[:20])
         raise OverseerError(f"{job_id} has no task {one_line(task)}; its tasks: {names}")
     printer = _Printer(client, task)
     if not follow or view.over:
         await printer.print_all(view)
         return
-    async with client.watch(job_id, look_back=True) as watch:
+    async with client.watch(job_id, look_back=True, unfold=True) as watch:
         # Lines heard from here on; those from before are read back once.
         first = True
         async for changes in watch:
@@ -55,7 +55,7 @@ class _Printer:
 
     async def print_all(self, view: JobView) -> None:
         """What there is now."""
-        for task in view.tasks:
+        for task in view.unfolded():
             if task.state.terminal:
                 await self.print_rest(task)
         running = {task.name: task for task in view.tasks if task.state in (TaskState.PENDING, TaskState.RUNNING)}
@@ -64,19 +64,19 @@ class _Printer:
 
     async def print_rest(self, task: TaskView) -> None:
         """A task's output after its end, unless its lines were printed as they came."""
-        if self._unwanted(task.name) or task.name in self._heard:
+        if self._unwanted(task.title) or task.title in self._heard:
             return
         outcome = task.outcome
         if isinstance(outcome, Completed) and outcome.result_ref and outcome.result_ref.startswith(_STORE):
-            await self._print_stored(task.name, outcome.result_ref)
+            await self._print_stored(task.title, outcome.result_ref)
         elif isinstance(outcome, Completed | Failed):
-            self._print(task.name, outcome.output)
+            self._print(task.title, outcome.output)
         if isinstance(outcome, Completed | Failed) and outcome.stderr:
-            self._print(task.name, outcome.stderr.removesuffix("\n").split("\n"), stderr=True)
+            self._print(task.title, outcome.stderr.removesuffix("\n").split("\n"), stderr=True)
 
     def heard(self, change: TaskWrote) -> None:
         """Lines as they come."""
-        name = change.task.name
+        name = change.task.title
         if self._unwanted(name):
             return
         self._heard.add(name)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from gbe_jobs_domain.states import JobState, TaskState
 from gbe_overseer.escape import one_line
 from gbe_overseer.view import Change, JobChanged, JobView, TaskChanged, TaskNoted, TaskView, TaskWrote, reason_of
-from gbe_overseer.words import duration, headline, plural, title
+from gbe_overseer.words import duration, headline, plural, summary_of, title
 
 
 def lines(view: JobView, changes: Iterable[Change], now: int) -> Iterator[str]:
@@ -20,7 +20,7 @@ def lines(view: JobView, changes: Iterable[Change], now: int) -> Iterator[str]:
         elif isinstance(change, TaskWrote):
             yield from _output(change)
         elif isinstance(change, TaskNoted):
-            yield f"{change.task.name}: {one_line(change.text)}"
+            yield f"{change.task.title}: {one_line(change.text)}"
         elif change.text:
             yield f"waiting: {one_line(change.text)}"
         else:
@@ -39,9 +39,9 @@ def _task(change: TaskChanged) -> Iterator[str]:
     if change.state is TaskState.RUNNING:
         attempt = f", attempt {task.attempts}" if task.attempts > 1 else ""
         note = f", {one_line(task.note)}" if task.note else ""
-        yield f"{task.name}: running{attempt}{note}"
+        yield f"{task.title}: running{attempt}{note}"
     elif change.state.terminal:
-        yield f"{task.name}: {ending(task)}"
+        yield f"{task.title}: {ending(task)}"
 
 
 def ending(task: TaskView) -> str:
@@ -52,15 +52,15 @@ def ending(task: TaskView) -> str:
     if task.attempts > 1:
         text += f", attempt {task.attempts}"
     why = reason_of(task)
-    return f"{text}: {one_line(why, 2000)}" if why else text
+    return f"{text}: {summary_of(why)}" if why else text
 
 
 def _output(change: TaskWrote) -> Iterator[str]:
     mark = "!" if change.stream == "stderr" else "|"
     if change.omitted:
-        yield f"{change.task.name} {mark} ({plural(change.omitted, 'line')} left out)"
+        yield f"{change.task.title} {mark} ({plural(change.omitted, 'line')} left out)"
     for line in change.lines:
-        yield f"{change.task.name} {mark} {one_line(line)}"
+        yield f"{change.task.title} {mark} {one_line(line)}"
 
 
 def _waited_for(what: str) -> str:

@@ -17,6 +17,9 @@ from gbe_overseer.words import duration, headline, tally
 OUTPUT_LINES = 20
 """Lines of a task's output in a report; `gbe logs` has them all."""
 
+ERROR_LINES = 80
+"""Lines of a task's error: a diff is worth reading."""
+
 _DATA = 400
 _LINE = 400
 _TASKS = 200
@@ -40,20 +43,33 @@ def report(view: JobView, now: int, *, seen: bool = False) -> Iterator[str]:
         yield f"  waiting: {one_line(text)}"
     shown = _most_telling(view.tasks)
     for task in shown:
-        yield from _task(view, task, now)
+        yield from _unfolded(view, task, now, "")
     if len(shown) < len(view.tasks):
         yield f"  … and {len(view.tasks) - len(shown):,} more tasks (gbe show {view.job_id} --json has all)"
+
+
+def _unfolded(view: JobView, task: TaskView, now: int, indent: str) -> Iterator[str]:
+    """A task, and below it those it consists of."""
+    for line in _task(view, task, now):
+        yield indent + line
+    if task.child is not None:
+        shown = _most_telling(task.child.tasks)
+        for inner in shown:
+            yield from _unfolded(task.child, inner, now, indent + "  ")
+        if len(shown) < len(task.child.tasks):
+            left = len(task.child.tasks) - len(shown)
+            yield f"{indent}    … and {left:,} more tasks (gbe show {task.child.job_id} --json has all)"
 
 
 def _results(view: JobView, now: int) -> Iterator[str]:
     if view.error and not view.failed_task:  # cut off, perhaps, where the terminal ends
         yield headline(view, now)
-    for task in view.tasks:
+    for task in view.unfolded():
         first, *written = _task(view, task, now)
         if task.state is TaskState.FAILED:
-            yield first.removeprefix("  ")
+            yield task.above + first.removeprefix("  ")
         elif written:
-            yield task.name
+            yield task.title
         for line in written:
             yield line.removeprefix("  ")
 
@@ -79,8 +95,11 @@ def _task(view: JobView, task: TaskView, now: int) -> Iterator[str]:
         return
     yield from _tail("|", outcome.output, view, task)
     if isinstance(outcome, Failed):
-        said = outcome.stderr.rstrip("\n")
-        if said and said != outcome.error.rstrip("\n"):
+        error = outcome.error.strip("\n").split("\n")
+        if len(error) > 1:  # above is its first line
+            yield from _head("!", error, view)
+        said = outcome.stderr.strip()
+        if said and said not in outcome.error:
             yield from _tail("!", said.split("\n"), view, task)
     if isinstance(outcome.data, Ref):
         yield f"    = {one_line(outcome.data.uri)} ({outcome.data.size:,} bytes)"
@@ -88,6 +107,13 @@ def _task(view: JobView, task: TaskView, now: int) -> Iterator[str]:
         raw = bytes(outcome.data.value)
         if not _repeats_output(outcome, raw):
             yield f"    = {one_line(raw[: _DATA * 4].decode(errors='replace'), _DATA)}"
+
+
+def _head(mark: str, lines: list[str], view: JobView) -> Iterator[str]:
+    for line in lines[:ERROR_LINES]:
+        yield f"    {mark} {one_line(line, _LINE)}"
+    if len(lines) > ERROR_LINES:
+        yield f"    {mark} … {len(lines) - ERROR_LINES:,} lines more (gbe show {view.job_id} --json has all)"
 
 
 def _tail(mark: str, lines: list[str], view: JobView, task: TaskView) -> Iterator[str]:

@@ -22,7 +22,8 @@ class DataRef(msgspec.Struct, frozen=True):
 
 
 class TaskResult(msgspec.Struct, frozen=True):
-    """One task. Times in milliseconds since the epoch; null where it never started or has not ended."""
+    """One task. Times in milliseconds since the epoch; null where it never started or has not ended. Of a molecule also
+    the job that does its work, and the tasks of that."""
 
     name: str
     task_type: str
@@ -34,6 +35,8 @@ class TaskResult(msgspec.Struct, frozen=True):
     exit_code: int | UnsetType = UNSET
     error: str | UnsetType = UNSET
     data: msgspec.Raw | DataRef | UnsetType = UNSET
+    child_job_id: str | UnsetType = UNSET
+    tasks: list[TaskResult] | UnsetType = UNSET
 
 
 class JobResult(msgspec.Struct, frozen=True):
@@ -78,6 +81,8 @@ def _task_result(task: TaskView) -> TaskResult:
         data=_data(ended.data) if ended and ended.data is not None else UNSET,
         started_at=task.started_at or None,
         ended_at=task.ended_at or None,
+        child_job_id=task.child_job or UNSET,
+        tasks=[_task_result(inner) for inner in task.child.tasks] if task.child is not None else UNSET,
     )
 
 

@@ -43,6 +43,24 @@ def settings(context: typer.Context, nats: str | None = None, *, log_level: str 
     return BusSettings.load({name: value for name, value in flags.items() if value}, environ, options.config)
 
 
+def shares_files(options: BusSettings) -> bool:
+    """Whether the Operatives see the same files as this process: as far as can be told, the ecumene is this host's.
+
+    So it is where no URL is named (the connection file is a neighbour's), and where all that are named are loopback's.
+    """
+    from ipaddress import ip_address
+    from urllib.parse import urlsplit
+
+    def is_loopback(url: str) -> bool:
+        try:
+            host = urlsplit(url if "//" in url else f"//{url}").hostname or ""
+            return host == "localhost" or ip_address(host).is_loopback
+        except ValueError:
+            return False
+
+    return not options.nats_url or all(is_loopback(url.strip()) for url in options.nats_url.split(","))
+
+
 @contextlib.asynccontextmanager
 async def connected(options: BusSettings) -> AsyncIterator[JobClient]:
     """A client on the bus that the settings name."""

@@ -69,8 +69,9 @@ class LiveTree:
 
     def show(self, view: JobView, changes: Iterable[Change]) -> None:
         """Draw what is known now."""
-        if len(view.tasks) != self._count or any(isinstance(c, TaskChanged) and not self._rows for c in changes):
-            self._count = len(view.tasks)
+        count = sum(1 for _ in view.unfolded())
+        if count != self._count or any(isinstance(c, TaskChanged) and not self._rows for c in changes):
+            self._count = count
             self._rows = rows(view.tasks)
         if not self._started:
             self._started = True
@@ -143,7 +144,7 @@ class LiveTree:
 
 
 _WITH_REASON = (TaskState.FAILED, TaskState.SKIPPED)
-_ASCII_GUIDES = str.maketrans({"└": "`", "├": "|", "─": "-", "│": "|", "·": "."})
+_ASCII_GUIDES = str.maketrans({"└": "`", "├": "|", "─": "-", "│": "|", "·": ".", "▸": ">"})
 
 
 def _line(text: Text) -> Text:

@@ -7,7 +7,7 @@ missing; a hint never undoes what a record said.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -25,7 +25,11 @@ _outcome: msgspec.json.Decoder[TaskOutcome] = msgspec.json.Decoder(TaskOutcome)
 
 @dataclass(slots=True)
 class TaskView:
-    """One task. Times in milliseconds since the epoch, 0 = not yet. `note`: what its worker said last."""
+    """One task. Times in milliseconds since the epoch, 0 = not yet. `note`: what its worker said last.
+
+    `child_job`: the id of the job that does its work, where it is a molecule; `child`: that job, where it is looked at.
+    `above`: of a task in such a job, the molecules it is within, each with a slash.
+    """
 
     index: int
     name: str
@@ -39,6 +43,14 @@ class TaskView:
     note: str = ""
     last_line: str = ""
     raw_outcome: msgspec.Raw | None = None
+    child_job: str = ""
+    child: JobView | None = None
+    above: str = ""
+
+    @property
+    def title(self) -> str:
+        """Its name; of a task within a molecule `molecule/name`."""
+        return self.above + self.name
 
     @property
     def outcome(self) -> TaskOutcome | None:
@@ -134,6 +146,7 @@ class JobView:
     refused: bool = False
     tasks: list[TaskView] = field(default_factory=list)
     waiting: dict[str, str] = field(default_factory=dict)
+    above: str = ""
 
     # --- what it says ------------------------------------------------------------------------------
 
@@ -155,9 +168,16 @@ class JobView:
         """How many tasks are in which state."""
         return Counter(task.state for task in self.tasks)
 
-    def task(self, name: str) -> TaskView | None:
-        """The task of that name."""
-        return next((task for task in self.tasks if task.name == name), None)
+    def unfolded(self) -> Iterator[TaskView]:
+        """Its tasks, each molecule followed by the tasks within it, as far as those are looked at."""
+        for task in self.tasks:
+            yield task
+            if task.child is not None:
+                yield from task.child.unfolded()
+
+    def task(self, title: str) -> TaskView | None:
+        """The task of that name, `molecule/name` for one within a molecule."""
+        return next((task for task in self.unfolded() if task.title == title), None)
 
     def task_types(self) -> set[str]:
         """The types of its tasks."""
@@ -171,7 +191,7 @@ class JobView:
         self.created_at, self.definition_sha256 = record.created_at, record.definition_sha256
         self.parent, self.retry_of = record.parent.job_id if record.parent else None, record.retry_of
         self.tasks = [
-            TaskView(index, task.name, task.task_type, tuple(task.depends_on))
+            TaskView(index, task.name, task.task_type, tuple(task.depends_on), above=self.above)
             for index, task in enumerate(outline.tasks)
         ]
         if self.state is not JobState.PENDING:
@@ -196,6 +216,8 @@ class JobView:
             task = self._at(index)
             if task and not task.state.terminal:
                 task.note = f"child job {child}"
+                if task.child_job != child:
+                    task.child_job, task.child = child, None
                 changes += self._to(task, TaskState.RUNNING)
         if record.final is not None and not self.state.terminal:
             final = record.final
@@ -229,7 +251,9 @@ class JobView:
         changes: list[Change] = []
         ended: list[TaskView] = []
         for index, entry in enumerate(tasks):
-            task = seen.get(entry.name) or TaskView(index, entry.name, entry.task_type)
+            task = seen.get(entry.name) or TaskView(index, entry.name, entry.task_type, above=self.above)
+            if (child := summary.children.get(entry.name, task.child_job)) != task.child_job:
+                task.child_job, task.child = child, None
             task.raw_outcome = entry.outcome
             if entry.attempts or entry.started_at or not task.started_at:
                 task.attempts, task.worker = entry.attempts, entry.worker

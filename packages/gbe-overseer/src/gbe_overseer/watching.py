@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
@@ -20,7 +20,7 @@ from gbe_jobs_domain.streams import JOURNAL, PROGRESS
 from gbe_nexus import NexusError, NotFound, Subscription, Unavailable, UndecodableMessage, UnknownVersion
 from gbe_overseer import records
 from gbe_overseer.errors import NoEcumene
-from gbe_overseer.view import Change, JobView, TaskNoted, TaskView, TaskWrote
+from gbe_overseer.view import Change, JobChanged, JobView, TaskChanged, TaskNoted, TaskView, TaskWrote
 
 if TYPE_CHECKING:
     from gbe_overseer.client import JobClient
@@ -39,6 +39,9 @@ CHECK: Final = 1.0
 LOOK_BACK: Final = 20_000
 """Progress messages (of all jobs) that a late watcher reads back."""
 
+UNFOLDED: Final = 100
+"""Jobs within a job that are looked at; the tasks that the others do stay folded."""
+
 _KEPT = 1000  # progress messages that came before the journal's first record
 _BURST = 4  # a look takes at most a fifth of the time: the next comes no sooner than four times as long as it took
 
@@ -49,10 +52,24 @@ class JobWatch:
     The iteration ends after the changes that made the job's end known. `view` is always what is known now.
     """
 
-    def __init__(self, client: JobClient, job_id: str, *, look_back: bool = False) -> None:
-        self.view = JobView(job_id)
+    def __init__(
+        self,
+        client: JobClient,
+        job_id: str,
+        *,
+        look_back: bool = False,
+        unfold: bool = False,
+        within: tuple[JobWatch, str] | None = None,
+    ) -> None:
+        self.view = JobView(job_id, above=within[1] if within else "")
         self._client = client
         self._look_back = look_back
+        self._looks_back = look_back
+        self._unfold = unfold
+        self._top: JobWatch = within[0] if within else self
+        self._inner: dict[str, JobWatch] = {}
+        """Of the jobs that its molecules are, those that are looked at, by id."""
+        self._family = 0
         self._subscription: Subscription | None = None
         self._forget: Callable[[], None] = lambda: None
         self._wake = asyncio.Event()
@@ -61,23 +78,18 @@ class JobWatch:
         self._heard: list[TaskProgress] = []
         self._early: list[TaskProgress] = []
         self._refusal: bytes | None = None
-        self._pending_since: dict[int, float] = {}
+        self._pending_since: dict[tuple[str, int], float] = {}
         self._suspects: set[str] = set()
 
     # --- life ----------------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
         job = self.view.job_id
-        # First the ears, then the first look: nothing can fall in between.
-        self._subscription = await self._client.transport.listen(
-            [
-                subjects.journal("*", job),
-                subjects.history("*", job),
-                subjects.job_event("*", "refused"),
-                subjects.progress("*"),
-            ],
-            self._hear,
-        )
+        # First the ears, then the first look: nothing can fall in between. Progress is heard once for all.
+        heard = [subjects.journal("*", job), subjects.history("*", job)]
+        if self._top is self:
+            heard += [subjects.job_event("*", "refused"), subjects.progress("*")]
+        self._subscription = await self._client.transport.listen(heard, self._hear)
         self._forget = self._client.when_reconnected(self._look_again)
         return self
 
@@ -85,6 +97,8 @@ class JobWatch:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._forget()
+        for inner in self._inner.values():
+            await inner.__aexit__(kind, error, traceback)
         if self._subscription is not None:
             try:
                 await self._subscription.stop()
@@ -147,8 +161,8 @@ class JobWatch:
     def _hear(self, subject: str, payload: bytes) -> None:
         if subject.endswith(".progress"):
             # Everybody's progress comes here: not decoded unless it is about this job.
-            if self.view.job_id.encode() in payload:
-                self._hear_progress(payload)
+            if (listener := self._about(payload)) is not None:
+                listener._hear_progress(payload)
             return
         if subject.endswith(".refused"):
             if self.view.job_id.encode() in payload:
@@ -166,18 +180,29 @@ class JobWatch:
             log.debug("progress that can't be read: %s", error)
             return
         self._heard.append(progress)
-        self._wake.set()
+        self._top._wake.set()
+
+    def _about(self, payload: bytes) -> JobWatch | None:
+        """Whose progress this is, of this job and those within it."""
+        if self.view.job_id.encode() in payload:
+            return self
+        return next((found for inner in self._inner.values() if (found := inner._about(payload)) is not None), None)
 
     def _look_again(self) -> None:
         self._stale = True
-        self._wake.set()
+        self._top._stale = True
+        self._top._wake.set()
 
     def _drain(self) -> list[Change]:
         heard, self._heard = self._heard, []
-        if not self.view.tasks:
+        changes: list[Change] = []
+        if self.view.tasks:
+            changes = [change for progress in heard for change in self.view.apply_progress(progress)]
+        else:
             self._early = (self._early + heard)[-_KEPT:]
-            return []
-        return [change for progress in heard for change in self.view.apply_progress(progress)]
+        for inner in self._inner.values():
+            changes += inner._drain()
+        return changes
 
     # --- looking -------------------------------------------------------------------------------------
 
@@ -191,6 +216,54 @@ class JobWatch:
         return changes + self.view.apply_waiting("server", "")
 
     async def _sync(self) -> list[Change]:
+        """Look at the job, and at those within it. What is within comes before what follows from it."""
+        if not self._unfold:
+            return await self._sync_own()
+        before = await self._sync_inner(self._inner)
+        own = await self._sync_own()
+        ended = {change.task.child_job for change in own if isinstance(change, TaskChanged) and change.state.terminal}
+        # Between the two looks a job within may have ended; and some are new.
+        before += await self._sync_inner(ended & self._inner.keys())
+        new: list[Change] = []
+        for task in self.view.tasks:
+            if task.child_job and task.child is None and self._top._family < UNFOLDED:
+                new += await self._unfold_task(task)
+        if not new:
+            return before + own
+        ends = [change for change in own if _is_an_end(change)]
+        return before + [change for change in own if not _is_an_end(change)] + new + ends
+
+    async def _sync_inner(self, jobs: Iterable[str]) -> list[Change]:
+        changes: list[Change] = []
+        for job in list(jobs):
+            inner = self._inner[job]
+            if not inner.view.over:
+                changes += await self._look_within(inner)
+        return changes
+
+    async def _unfold_task(self, task: TaskView) -> list[Change]:
+        self._top._family += 1
+        inner = JobWatch(
+            self._client,
+            task.child_job,
+            look_back=self._looks_back,
+            unfold=True,
+            within=(self._top, f"{task.title}/"),
+        )
+        task.child = inner.view
+        await inner.__aenter__()
+        self._inner[task.child_job] = inner
+        return await self._look_within(inner)
+
+    async def _look_within(self, inner: JobWatch) -> list[Change]:
+        """What is new of a job within. Its own beginning and end are its task's."""
+        try:
+            return [change for change in await inner._sync() if not isinstance(change, JobChanged)]
+        except records.Unreadable as error:
+            log.debug("a job within can't be shown: %s", error)
+            return []
+
+    async def _sync_own(self) -> list[Change]:
         view = self.view
         self._stale = False
         changes = await self._read_journal()
@@ -267,18 +340,25 @@ class JobWatch:
     async def _missing(self, now: float) -> dict[str, str]:
         view = self.view
         if not view.known or view.state is JobState.FINISHING:
-            since = self._pending_since.setdefault(-1, now)
+            since = self._pending_since.setdefault(("", -1), now)
             if now - since >= PATIENCE and await self._client.no_oracle():
                 return {"oracle": "no Oracle is alive"}
             return {}
         waiting: dict[str, TaskView] = {}
-        for task in view.tasks:
+        for task in view.unfolded():
+            key = (task.above, task.index)
             if task.state is not TaskState.PENDING:
-                self._pending_since.pop(task.index, None)
-            elif now - self._pending_since.setdefault(task.index, now) >= PATIENCE:
+                self._pending_since.pop(key, None)
+            elif now - self._pending_since.setdefault(key, now) >= PATIENCE:
                 waiting.setdefault(task.task_type, task)
         missing: dict[str, str] = {}
         for task_type in waiting:
             if await self._client.nobody_handles(task_type):
                 missing[task_type] = f"no Operative handles '{task_type}'"
         return missing
+
+
+def _is_an_end(change: Change) -> bool:
+    return isinstance(change, TaskChanged | JobChanged) and (
+        change.state.terminal or change.state is JobState.FINISHING
+    )

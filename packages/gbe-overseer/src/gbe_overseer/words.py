@@ -26,6 +26,15 @@ def duration(ms: int) -> str:
     return f"{days} d {hours:02d} h"
 
 
+def summary_of(text: str) -> str:
+    """The line that says most (the first; of a Python traceback the last), safe, and a sign where there are more."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    if not lines:
+        return ""
+    telling = lines[-1 if lines[0].startswith("Traceback (most recent call last)") else 0]
+    return one_line(telling, 2000) + (" …" if len(lines) > 1 else "")
+
+
 def plural(count: int, noun: str) -> str:
     """`1 task`, `2 tasks`, `5,000 tasks`."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
@@ -60,5 +69,5 @@ def headline(view: JobView, now: int) -> str:
     why = view.error or view.reason
     if why:
         where = f"{view.failed_task}: " if view.failed_task else ""
-        text += f": {where}{one_line(why, 2000)}"
+        text += f": {where}{summary_of(why)}"
     return text

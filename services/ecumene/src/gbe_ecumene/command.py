@@ -11,6 +11,13 @@ import typer
 from gbe_overseer import session
 from gbe_overseer.commands.options import JobFile, Json, Nats, Quiet, Variables
 
+App = Annotated[
+    str | None,
+    typer.Option(
+        "--app", metavar="MODULE[:NAME]", help="Serve what a Python module has, too: functions with @task, an Operative"
+    ),
+]
+
 
 class TransportKind(StrEnum):
     """What a job is run over."""
@@ -36,6 +43,11 @@ def run(
             help="What to serve, as gbe-operative --handles (default: each task type by the plug-in of its name)",
         ),
     ] = None,
+    app: App = None,
+    junit: Annotated[
+        Path | None,
+        typer.Option("--junit", metavar="FILE", help="Write a test report as CI systems read it (JUnit XML)"),
+    ] = None,
     nats: Nats = None,
 ) -> None:
     """Run one job to its end. Brings a server, an Oracle and Operatives unless --nats or GBE_NATS_URL names a bus."""
@@ -48,10 +60,13 @@ def run(
         return await run_job(
             definition,
             session.settings(context, nats),
+            folder=file.parent,
             operatives=operatives,
+            app=app,
             in_memory=transport is TransportKind.MEMORY,
             json=json,
             quiet=quiet,
+            junit=junit,
         )
 
     session.run(work)
@@ -66,9 +81,12 @@ def up(
         str | None,
         typer.Option("--handles", metavar="HANDLES", help="What to serve (default: every installed plug-in)"),
     ] = None,
+    app: App = None,
     port: Annotated[int, typer.Option("--port", min=0, max=65_535, help="The server's port (0: a free one)")] = 0,
 ) -> None:
     """Run the whole ecumene on this host until it is stopped; the data survives."""
     from gbe_ecumene.serving import serve
 
-    raise typer.Exit(session.guarded(lambda: serve(session.settings(context, log_level="info"), data, handles, port)))
+    raise typer.Exit(
+        session.guarded(lambda: serve(session.settings(context, log_level="info"), data, handles, port, app))
+    )

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
@@ -29,8 +30,9 @@ class LocalEcumene(Role):
     """Started, all its processes are ready; whichever dies is started again, the server on its port and data.
 
     `data`: where the server keeps everything; None = a temporary directory, gone at the stop. `handles`: what the
-    Operative serves (empty: none is started). `logs`: a directory for the children's logs, else stderr. `stop_grace`:
-    seconds the Operative gives running tasks at a stop; None = as its settings say.
+    Operative serves (empty: none is started), `app` its `--app`. `logs`: a directory for the children's logs, else
+    stderr. `stop_grace`: seconds the Operative gives running tasks at a stop; None = as its settings say.
+    `operative_variables`: what its environment has besides.
     """
 
     name: ClassVar[str] = "ecumene"
@@ -40,9 +42,11 @@ class LocalEcumene(Role):
         *,
         data: Path | None = None,
         handles: str = "",
+        app: str | None = None,
         port: int = 0,
         logs: Path | None = None,
         stop_grace: float | None = None,
+        operative_variables: Mapping[str, str] | None = None,
         on_event: OnEvent | None = None,
     ) -> None:
         super().__init__()
@@ -50,8 +54,10 @@ class LocalEcumene(Role):
         self.server_ready = asyncio.Event()
         """Set when the server takes connections, while the other processes are still starting."""
         self._handles = handles
+        self._app = app
         self._logs = logs
         self._stop_grace = stop_grace
+        self._operative_variables = dict(operative_variables or {})
         self._on_event = on_event
         self._supervisor: ProcessSupervisor | None = None
 
@@ -96,11 +102,13 @@ class LocalEcumene(Role):
         ]
         if self._handles:
             # Whoever dies here is started again at once, so what it held need not wait for long.
-            own = {"GBE_ACK_WAIT": os.environ.get("GBE_ACK_WAIT") or f"{LEASE:g}"}
+            own = {"GBE_APP": "", "GBE_ACK_WAIT": os.environ.get("GBE_ACK_WAIT") or f"{LEASE:g}"}
             if self._stop_grace is not None:
                 own["GBE_STOP_GRACE"] = f"{self._stop_grace:g}"
-            command = (sys.executable, "-m", "gbe_operative.command", "--handles", self._handles)
-            children.append(ChildSpec("operative", command, environment | own, log_file=self._log("operative")))
+            app = () if self._app is None else ("--app", self._app)
+            command = (sys.executable, "-m", "gbe_operative.command", "--handles", self._handles, *app)
+            variables = environment | self._operative_variables | own
+            children.append(ChildSpec("operative", command, variables, log_file=self._log("operative")))
         return children
 
     def _log(self, name: str) -> Path | None:

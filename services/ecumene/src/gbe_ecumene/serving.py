@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-from gbe_ecumene.handles import all_handles
+from gbe_ecumene.handles import all_handles, types_of
 from gbe_ecumene.local import LocalEcumene
 from gbe_runtime.command import run_role
 from gbe_runtime.connection import ConnectionFile
@@ -19,14 +19,14 @@ OWN_CONNECTION_FILE = "connection.json"
 """In the data directory: how to reach this very ecumene, whatever else runs on the host."""
 
 
-def serve(settings: BusSettings, data: Path | None, handles: str | None, port: int) -> int:
+def serve(settings: BusSettings, data: Path | None, handles: str | None, port: int, app: str | None = None) -> int:
     """Run it until TERM or INT. Returns the exit code."""
     setup_logging(settings.log_format, settings.log_level, "up")
     place = (data or default_data()).expanduser().absolute()
-    served = all_handles(handles)
+    served = all_handles(handles, types_of(app))
 
     async def make() -> Role:
-        return HostEcumene(place, served, port, settings.connection_file)
+        return HostEcumene(place, served, port, settings.connection_file, app)
 
     return run_role(make, name="gbe up")
 
@@ -40,8 +40,10 @@ def default_data() -> Path:
 class HostEcumene(LocalEcumene):
     """A `LocalEcumene` that other commands of this user find, by the connection file."""
 
-    def __init__(self, data: Path, handles: str, port: int, connection_file: Path | None) -> None:
-        super().__init__(data=data, handles=handles, port=port)
+    def __init__(
+        self, data: Path, handles: str, port: int, connection_file: Path | None, app: str | None = None
+    ) -> None:
+        super().__init__(data=data, handles=handles, port=port, app=app)
         self._handled = handles
         self._connection_file = connection_file or ConnectionFile.default_path()
 

@@ -22,6 +22,7 @@ Phase = Literal["queued", "running", "paused", "stopping", "finishing", "ended"]
 PillarId = Literal["aether", "press", "umx", "loom", "codex"]
 PillarState = Literal["idle", "warming", "running", "cooling", "fault", "unknown"]
 Level = Literal["DEBUG", "INFO", "WARN", "ERROR"]
+LogState = Literal["live", "complete", "partial", "disabled", "expired"]
 Timestamp = Annotated[str, Field(examples=["2026-11-27T09:30:00.000000+00:00"])]
 Figure = int | str
 
@@ -326,7 +327,7 @@ class HistoryEntry(Shape):
 class LogInfo(Shape):
     """Addition: a run's log. `complete`: it is the whole one, not what was heard while the run went on."""
 
-    state: Literal["live", "complete", "partial", "disabled", "expired"]
+    state: LogState
     entries: int
     complete: bool
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from gbe_jobs_domain.ids import InvalidId, check_type_name
 
 MAX_SLOTS = 10_000
+DEFAULT_OF_TYPE = 0
+"""To parse with: the slots of a type for which no number is given are its Operative's, or the worker's, default."""
 
 _PLUGIN = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z")
 

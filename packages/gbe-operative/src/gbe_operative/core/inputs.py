@@ -21,13 +21,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
+from msgspec import Raw
 
+from gbe_jobs_domain import paths
 from gbe_jobs_domain.edges import ARTIFACT_STORE, Inline, Ref
+from gbe_jobs_domain.ids import JOB_ID
 from gbe_jobs_domain.payloads import SecretRef, TaskQueued
 
 SCHEME = "store://"
 REF = "_ref"
-JSON = "application/json"
+JSON = paths.JSON
 TEXT = "text/plain"
 
 _encode = msgspec.json.Encoder().encode
@@ -49,6 +52,15 @@ class Fetch:
 
 
 @dataclass(frozen=True, slots=True)
+class Confirm:
+    """The param gets that reference, if what it refers to is still what was handed on."""
+
+    param: str
+    reference: str
+    ref: Ref
+
+
+@dataclass(frozen=True, slots=True)
 class Store:
     """Store the content and give the param the reference."""
 
@@ -59,10 +71,12 @@ class Store:
 
 @dataclass(frozen=True, slots=True)
 class LookUp:
-    """The param refers to the artifact with that key: it must be there."""
+    """The param refers to the artifact with that key: it must be there. `owner`: the other job whose it is, which must
+    be a child of this one."""
 
     param: str
     key: str
+    owner: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +87,7 @@ class Open:
     reference: str
     key: str
     path: str
+    owner: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,23 +99,27 @@ class Present:
     ref: Ref
 
 
-Errand = Fetch | Store | LookUp | Open | Present
+Errand = Fetch | Confirm | Store | LookUp | Open | Present
 
 
 @dataclass(slots=True)
 class Inputs:
-    """Params as far as they are made, and what is left to do for the others."""
+    """Params as far as they are made, and what is left to do for the others.
+
+    `values`: what came along edges, as the values they were there, where somebody wants to check them.
+    """
 
     params: dict[str, str]
     refs: dict[str, Ref] = field(default_factory=dict)
     secrets: list[str] = field(default_factory=list)
     errands: list[Errand] = field(default_factory=list)
+    values: dict[str, Any] | None = None
 
 
 def plan_inputs(task: TaskQueued, secret: Callable[[str], str | None]) -> Inputs:
     """All params that can be made at once, and the errands for the others. Raises `InputError`."""
     params: dict[str, str] = {}
-    inputs = Inputs(params)
+    inputs = Inputs(params, values={} if declared(task.input_schema) else None)
     references = task.input_from
     for name, value in task.params.items():
         if name in references:
@@ -134,8 +153,7 @@ def _plan_references(task: TaskQueued, inputs: Inputs) -> None:
                 if edge.media_type == JSON:
                     inputs.errands.append(Present(param, reference, edge))
                 else:
-                    inputs.params[param] = edge.uri
-                    inputs.refs[param] = edge
+                    inputs.errands.append(Confirm(param, reference, edge))
             else:
                 inputs.errands.append(Fetch(param, reference, edge, path))
             continue
@@ -154,7 +172,8 @@ def take(inputs: Inputs, job_id: str, param: str, value: Any, path: str, referen
             uri = value.get(part + REF)
             if isinstance(uri, str) and uri.startswith(SCHEME):
                 if rest or not wants_ref:
-                    inputs.errands.append(Open(param, reference, own_key(param, uri, job_id), ".".join(rest)))
+                    key, owner = _key_and_owner(param, uri, job_id)
+                    inputs.errands.append(Open(param, reference, key, ".".join(rest), owner))
                     return
                 part += REF
             elif wants_ref and not rest and part.endswith(REF) and part.removesuffix(REF) in value:
@@ -165,12 +184,29 @@ def take(inputs: Inputs, job_id: str, param: str, value: Any, path: str, referen
 
 def give(inputs: Inputs, job_id: str, param: str, value: Any) -> None:
     """Make the param of a value, or plan the errand that makes it."""
-    if not param.endswith(REF):
-        inputs.params[param] = text_of(value)
-    elif isinstance(value, str) and value.startswith(SCHEME):
-        inputs.errands.append(LookUp(param, own_key(param, value, job_id)))
-    else:
+    if param.endswith(REF) and isinstance(value, str) and value.startswith(SCHEME):
+        inputs.errands.append(LookUp(param, *_key_and_owner(param, value, job_id)))
+        return
+    if inputs.values is not None:
+        inputs.values[param] = value
+    if param.endswith(REF):
         inputs.errands.append(Store(param, *content_of(value)))
+    else:
+        inputs.params[param] = text_of(value)
+
+
+def declared(schema: Raw | None) -> bytes | None:
+    """A schema that a task declares."""
+    return None if schema is None or bytes(schema) == b"null" else bytes(schema)
+
+
+def _key_and_owner(param: str, uri: str, job_id: str) -> tuple[str, str]:
+    """The key in a URI that came along an edge, and the other job it belongs to, if any: one that this job ran as a
+    molecule hands references on."""
+    owner = uri[len(SCHEME) :].removeprefix(ARTIFACT_STORE + "/").partition("/")[0]
+    if owner == job_id or not JOB_ID.match(owner):
+        return own_key(param, uri, job_id), ""
+    return own_key(param, uri, owner), owner
 
 
 def own_key(param: str, uri: str, job_id: str) -> str:
@@ -184,18 +220,10 @@ def own_key(param: str, uri: str, job_id: str) -> str:
 
 
 def _step(value: Any, part: str, reference: str) -> Any:
-    """One part of a path further. Raises `InputError` with the reference, and what there is instead."""
-    if isinstance(value, dict):
-        if part not in value:
-            raise InputError(f"input {reference!r}: no {part!r}; there is {_some(list(value))}")
-        return value[part]
-    if isinstance(value, list):
-        if not (part.isascii() and part.isdigit()):
-            raise InputError(f"input {reference!r}: {part!r} is no index of an array of {len(value)}")
-        if int(part) >= len(value):
-            raise InputError(f"input {reference!r}: no index {part}; the array has {len(value)} items")
-        return value[int(part)]
-    raise InputError(f"input {reference!r}: no {part!r} in {_kind(value)}")
+    try:
+        return paths.step(value, part)
+    except paths.PathError as error:
+        raise InputError(f"input {reference!r}: {error}") from None
 
 
 def text_of(value: Any) -> str:
@@ -214,14 +242,10 @@ def content_of(value: Any) -> tuple[bytes, str]:
 
 def value_of(data: bytes, media_type: str, reference: str) -> Any:
     """The value an artifact holds: JSON, or the lines of a text. Raises `InputError`."""
-    if media_type == JSON:
-        try:
-            return _decode(data)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise InputError(f"input {reference!r}: the artifact is not JSON: {error}") from error
-    if media_type.startswith("text/"):
-        return data.decode("utf-8", "replace").removesuffix("\n").split("\n") if data else []
-    raise InputError(f"input {reference!r}: the artifact is {media_type}; only JSON and text can be opened")
+    try:
+        return paths.opened(data, media_type)
+    except paths.PathError as error:
+        raise InputError(f"input {reference!r}: {error}") from error
 
 
 def _decode_edge(edge: Inline, reference: str) -> Any:
@@ -229,16 +253,3 @@ def _decode_edge(edge: Inline, reference: str) -> Any:
         return _decode(edge.value)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"input {reference!r}: the data is not JSON: {error}") from error
-
-
-def _some(names: list[str]) -> str:
-    shown = ", ".join(repr(name[:40]) for name in names[:8])
-    return (shown or "nothing") + (", …" if len(names) > 8 else "")
-
-
-def _kind(value: Any) -> str:
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return "a boolean"
-    return "a string" if isinstance(value, str) else "a number"

@@ -16,6 +16,11 @@ _encode = msgspec.json.Encoder().encode
 Reporting = TypeVar("Reporting", Completed, Failed)
 
 
+def too_large(task: str, field: str, size: int, limit: int, hint: str = "") -> str:
+    """The error of a hard limit: which step, what of it, how large, and how large it may be. Sizes in bytes."""
+    return f"task {task!r}: {field} is {size:,} bytes, the limit is {limit:,}" + (f"; {hint}" if hint else "")
+
+
 def encoded_size(text: str) -> int:
     """Bytes of a string as JSON, quotes included."""
     return len(_encode(text))

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from msgspec import Raw, Struct, json
 
 from gbe_jobs_domain import subjects
-from gbe_jobs_domain.edges import EdgeData, Inline, Ref
+from gbe_jobs_domain.edges import EdgeData, Inline, inline
 from gbe_jobs_domain.ids import TASK_NAME, task_id
 from gbe_jobs_domain.outcomes import Completed, Failed, FailureKind, TaskOutcome
 from gbe_jobs_domain.payloads import (
@@ -22,6 +22,7 @@ from gbe_jobs_domain.payloads import (
     TaskSummary,
 )
 from gbe_jobs_domain.records import FinalRecord, OutcomeRecord
+from gbe_jobs_domain.results import NoSuchOutput, handed_on
 from gbe_jobs_domain.states import JobState
 from gbe_oracle.core.job import Job
 
@@ -67,6 +68,9 @@ def dispatch(job: Job, index: int, inputs: Mapping[str, Raw], seq: int) -> TaskD
         on_lost=task.on_lost,
         journal_seq=seq,
         depth=spec.depth,
+        lineage=spec.lineage,
+        input_schema=task.input_schema,
+        output_schema=task.output_schema,
     )
 
 
@@ -124,18 +128,26 @@ def parent_report(parent: Parent, worker: str, started_at: int, ended_at: int, o
     )
 
 
-def parent_outcome(job: Job, final: FinalRecord, outcomes: Mapping[int, OutcomeRecord]) -> TaskOutcome:
-    """What a child job's end means for the task it stands for: data is the map of the inner results by task name.
+def parent_outcome(
+    job: Job, final: FinalRecord, outcomes: Mapping[int, OutcomeRecord], read: Mapping[str, object] | None = None
+) -> TaskOutcome:
+    """What a child job's end means for the task it stands for: data is what the definition's `output` names, else the
+    map of the inner results by task name.
 
-    An inner failure keeps its kind, exit code and text, so that the outer job fails as the inner one did.
+    An inner failure keeps its kind, exit code and text, so that the outer job fails as the inner one did. `read`: what
+    is in artifacts that the output has paths into, by key (an exception where one can't be read). Raises `ToBeRead`
+    for one that is not among them.
     """
     if final.state == JobState.COMPLETED:
-        results: dict[str, object] = {}
-        for index, task in enumerate(job.outline.tasks):
-            record = outcomes.get(index)
-            edge = None if record is None else edge_of(record.outcome)
-            results[task.name] = None if edge is None else _edge_value(edge)
-        return Completed(data=Inline(Raw(json.encode(results))))
+        names = [task.name for task in job.outline.tasks]
+        edges: dict[str, EdgeData] = {}
+        for index, ended in outcomes.items():
+            if (edge := edge_of(ended.outcome)) is not None:
+                edges[names[index]] = json.decode(edge, type=EdgeData)
+        try:
+            return Completed(data=handed_on(job.outline.output, names, edges, read or {}))
+        except NoSuchOutput as error:
+            return Failed(str(error), FailureKind.REJECTED)
     if final.state == JobState.CANCELLED:
         return Failed(f"the inner job was cancelled: {final.reason}", FailureKind.CANCELLED)
     if final.failed_task is None:
@@ -143,12 +155,34 @@ def parent_outcome(job: Job, final: FinalRecord, outcomes: Mapping[int, OutcomeR
     record = outcomes.get(final.failed_task)
     failure = _Failure() if record is None else _failure.decode(record.outcome)
     kind = FailureKind(failure.kind) if failure.kind in _KINDS else FailureKind.ERROR
-    return Failed(final.error, kind, failure.exit_code, failure.stderr)
+    where = _where(job, final.failed_task, record)
+    return Failed(final.error, kind, failure.exit_code, failure.stderr, data=inline(where))
 
 
-def _edge_value(edge: Raw) -> object:
-    opened = json.decode(edge, type=EdgeData)
-    return {"ref": opened.uri} if isinstance(opened, Ref) else opened.value
+def asks_again(job: Job, outcome: TaskOutcome) -> bool:
+    """Whether the parent's task is to be queued once more instead of being reported failed."""
+    again = job.spec.again
+    return (
+        again is not None
+        and bytes(again) != b"null"
+        and isinstance(outcome, Failed)
+        and outcome.kind in (FailureKind.ERROR, FailureKind.TIMEOUT)
+        and job.final is not None
+        and job.final.state == JobState.FAILED
+    )
+
+
+def _where(job: Job, index: int, record: OutcomeRecord | None) -> dict[str, str]:
+    """Which step failed, in which job: of molecules within molecules the innermost, with the way to it."""
+    name = job.outline.tasks[index].name
+    if record is not None and index in job.children:
+        edge = edge_of(record.outcome)
+        if edge is not None:
+            opened = json.decode(edge, type=EdgeData)
+            inner = opened.decoded() if isinstance(opened, Inline) else None
+            if isinstance(inner, dict) and isinstance(inner.get("failed_step"), str):
+                return {"failed_step": f"{name}.{inner['failed_step']}", "job_id": str(inner.get("job_id", ""))}
+    return {"failed_step": name, "job_id": job.spec.job_id}
 
 
 def task_summary(job: Job, index: int, outcome: OutcomeRecord | None) -> TaskSummary:

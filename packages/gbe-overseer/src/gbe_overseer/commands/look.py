@@ -46,7 +46,7 @@ def show(context: typer.Context, job_id: JobId, json: Json = False, nats: Nats =
         from gbe_overseer.show import print_result
 
         async with session.connected(session.settings(context, nats)) as client:
-            print_result(await client.find(job_id), json=json)
+            print_result(await client.find(job_id, unfold=True), json=json)
         return 0
 
     session.run(work)
@@ -61,7 +61,7 @@ def watch(context: typer.Context, job_id: JobId, nats: Nats = None) -> None:
 
         async with session.connected(session.settings(context, nats)) as client:
             await client.find(job_id)  # an unknown one would be waited for in vain
-            async with client.watch(job_id, look_back=True) as following:
+            async with client.watch(job_id, look_back=True, unfold=True) as following:
                 view = await follow(following, display_on(sys.stdout))
         return exit_code(view.state)
 

@@ -31,9 +31,13 @@ def submit(
 
     async def work() -> int:
         from gbe_jobs_domain.documents import load_file
+        from gbe_jobs_domain.locations import located
 
         definition = load_file(file, session.variables(var or []))
-        async with session.connected(session.settings(context, nats)) as client:
+        settings = session.settings(context, nats)
+        if session.shares_files(settings):
+            definition = located(definition, file.parent)
+        async with session.connected(settings) as client:
             if wait:
                 return await _submit_and_wait(client, definition, job_id, json, quiet)
             return await _submit(client, definition, job_id, json)

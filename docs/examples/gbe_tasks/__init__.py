@@ -1,0 +1,1 @@
+"""Modules for python-modules.yaml."""

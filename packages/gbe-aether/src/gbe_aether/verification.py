@@ -1,0 +1,169 @@
+"""Verifying a U-ledger: the whole hash chain once more, from the records (specification, section 8)."""
+
+import hashlib
+import json
+import os
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import msgspec
+
+from gbe_aether.canonical import H, canonical
+from gbe_aether.result import SessionRunResult
+from gbe_aether.snapshots import FULL_FORMAT
+
+
+class LedgerVerification(msgspec.Struct, frozen=True):
+    """What a verification found.
+
+    Attributes:
+        ok: Whether everything agrees.
+        ticks: How many entries agreed, from the first on.
+        last_hash: The hash of the last entry, when everything agrees and there is one.
+        problem: What disagrees first; empty when nothing does.
+    """
+
+    ok: bool
+    ticks: int
+    last_hash: str | None
+    problem: str = ""
+
+
+class TickTexts(msgspec.Struct, frozen=True):
+    """What is hashed of a tick, as canonical text."""
+
+    ledger: bytes
+    p_block: bytes
+    envelope: bytes
+    entry: bytes
+
+
+def verify_ledger(source: SessionRunResult | Mapping[str, Any] | str | os.PathLike[str]) -> LedgerVerification:
+    """Recompute the hash chain of a U-ledger from the records it stands for.
+
+    Args:
+        source: A result, a full snapshot (`full_snapshot`), or the file of an export bundle.
+
+    Raises:
+        ValueError: it is none of these.
+        OSError: the file cannot be read.
+    """
+    if isinstance(source, SessionRunResult):
+        return _verify_result(source)
+    if isinstance(source, Mapping):
+        return _verify_snapshot(source)
+    from gbe_aether.bundle import Bundle
+
+    try:
+        with Bundle(source) as bundle:
+            return _verify(bundle.tick_texts(), bundle.session)
+    except (zipfile.BadZipFile, KeyError, UnicodeDecodeError) as error:
+        raise ValueError(f"not an export bundle: {os.fspath(source)}: {error}") from error
+
+
+def _verify_result(result: SessionRunResult) -> LedgerVerification:
+    ticks = result.tick_result
+    entries, history = ticks.u_ledger_entries, ticks.history
+
+    def texts() -> Iterator[TickTexts]:
+        for tick in range(1, result.completed_ticks + 1):
+            yield TickTexts(
+                history.ledger_text(tick),
+                history.loom_text(tick),
+                canonical(ticks.sealing.data(tick)),
+                canonical(entries[tick - 1]),
+            )
+
+    return _verify(texts(), session_part(result))
+
+
+def _verify_snapshot(snapshot: Mapping[str, Any]) -> LedgerVerification:
+    if snapshot.get("format") != FULL_FORMAT:
+        raise ValueError(
+            "the ledger can be verified from a full snapshot only: the recorded form leaves out fields that are hashed"
+        )
+    lists = [snapshot.get(name) for name in ("ledgers", "p_blocks", "envelopes", "u_ledger_entries")]
+    if not all(isinstance(each, list) for each in lists):
+        raise ValueError("the full snapshot lacks ledgers, p_blocks, envelopes or u_ledger_entries")
+    lengths = {len(each) for each in lists if isinstance(each, list)}
+    if len(lengths) > 1:
+        return LedgerVerification(False, 0, None, "ledgers, p_blocks, envelopes and entries differ in number")
+    try:
+        texts = (TickTexts(*map(canonical, each)) for each in zip(*lists, strict=True))
+        return _verify(texts, snapshot)
+    except TypeError as error:
+        return LedgerVerification(False, 0, None, str(error))
+
+
+def session_part(result: SessionRunResult) -> dict[str, Any]:
+    """What a verification wants to know of the session beside the records of its ticks."""
+    ticks = result.tick_result
+    config = result.config
+    return {
+        "completed_ticks": result.completed_ticks,
+        "config": {
+            "gid": config.gid,
+            "run_id": config.run_id,
+            "primary_window_id": config.primary_window_id,
+        },
+        "primary_manifest": json.loads(canonical(ticks.primary_manifest)),
+        "governance": {"policy_set_hash": config.governance.policy_set_hash},
+        "u_ledger_checkpoint": json.loads(canonical(ticks.u_ledger_checkpoint)),
+    }
+
+
+def _verify(ticks: Iterable[TickTexts], session: Mapping[str, Any]) -> LedgerVerification:
+    config = session["config"]
+    manifest = session.get("primary_manifest")
+    if not isinstance(manifest, dict):
+        return LedgerVerification(False, 0, None, "the primary window has no manifest")
+    hashed = {key: value for key, value in manifest.items() if key != "apxi_view_ref" or value is not None}
+    same = {
+        "gid": config["gid"],
+        "run_id": config["run_id"],
+        "window_id": config["primary_window_id"],
+        "apx_manifest_hash": H(hashed),
+        "manifest_check": manifest.get("manifest_check"),
+        "policy_set_hash": session["governance"]["policy_set_hash"],
+    }
+    previous, count, first = None, 0, None
+    for number, texts in enumerate(ticks, 1):
+        entry = json.loads(texts.entry)
+        expected = {
+            **same,
+            "tick": number,
+            "prev_entry_hash": previous,
+            "umx_ledger_hash": hashlib.sha256(texts.ledger).hexdigest(),
+            "loom_block_hash": hashlib.sha256(texts.p_block).hexdigest(),
+            "nap_envelope_hash": hashlib.sha256(texts.envelope).hexdigest(),
+        }
+        if first is None:
+            first = {name: entry.get(name) for name in ("topology_version", "meta")}
+        expected.update(first)
+        for name, value in expected.items():
+            if entry.get(name) != value:
+                problem = f"u_ledger_entries[{count}].{name}: recorded {entry.get(name)!r}, recomputed {value!r}"
+                return LedgerVerification(False, count, None, problem)
+        previous = hashlib.sha256(texts.entry).hexdigest()
+        count = number
+    checkpoint = session.get("u_ledger_checkpoint")
+    expected_end = None
+    if count:
+        expected_end = {
+            "gid": config["gid"],
+            "run_id": config["run_id"],
+            "window_id": config["primary_window_id"],
+            "start_tick": 1,
+            "end_tick": count,
+            "entry_count": count,
+            "head_hash": previous,
+            "manifest_hash": same["apx_manifest_hash"],
+            "policy_set_hash": same["policy_set_hash"],
+        }
+    if checkpoint != expected_end:
+        return LedgerVerification(False, count, None, f"u_ledger_checkpoint: recorded {checkpoint!r}")
+    if session.get("completed_ticks") != count:
+        problem = f"completed_ticks: recorded {session.get('completed_ticks')!r}, there are {count} entries"
+        return LedgerVerification(False, count, None, problem)
+    return LedgerVerification(True, count, previous)

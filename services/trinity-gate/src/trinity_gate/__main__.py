@@ -1,0 +1,5 @@
+"""`python -m trinity_gate`."""
+
+from trinity_gate.command import main
+
+main()

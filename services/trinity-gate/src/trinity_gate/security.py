@@ -1,0 +1,236 @@
+"""What every request passes before it reaches the service: Host, Origin, token, size. An ASGI middleware.
+
+The service listens on loopback, and a browser of its user visits other sites: so a name that resolves to 127.0.0.1
+(DNS rebinding) must not read anything, which the Host check sees to, and another site's page must not write or open a
+WebSocket, which the Origin check sees to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import json
+import logging
+from collections.abc import Collection, Iterable
+from typing import Any, Final
+from urllib.parse import parse_qsl, urlsplit
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from gbe_runtime.metrics import Metrics
+from trinity_gate.index import Caller
+from trinity_gate.tokens import LOCAL, Tokens
+
+log = logging.getLogger(__name__)
+
+MAX_BODY: Final = 256 * 1024
+BODY_TIMEOUT: Final = 10.0
+"""Seconds a body may take to come."""
+
+HEADERS: Final = (
+    (
+        b"content-security-policy",
+        b"default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; object-src 'none'",
+    ),
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"permissions-policy", b"camera=(), geolocation=(), microphone=()"),
+)
+
+LOOPBACK_NAMES: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+
+CALLER: Final = "trinity_gate.caller"
+"""Where in the scope the caller is found; None where a token is needed and missing."""
+
+PROTOCOL: Final = "trinity-gate"
+_TOKEN_PROTOCOL: Final = "bearer."
+_IN_URL: Final = frozenset({"token", "access_token", "bearer", "authorization"})
+
+
+class _Denied(Exception):
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+
+
+class Gatekeeper:
+    """Lets a request through, with its caller in the scope, or answers it itself. Adds the security headers to all."""
+
+    def __init__(self, app: ASGIApp, *, hosts: Collection[str], tokens: Tokens | None, metrics: Metrics) -> None:
+        self._app = app
+        self._hosts = frozenset(host.lower() for host in hosts)
+        self._tokens = tokens
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in ("http", "websocket"):
+            await self._app(scope, receive, send)
+            return
+        http = scope["type"] == "http"
+        counted = self._counted(send) if http else send
+        try:
+            self._check(scope)
+            if http and scope["method"] not in SAFE_METHODS:
+                receive = await self._whole_body(scope, receive)
+        except _Denied as denied:
+            log.info("%s %s denied: %s", scope.get("method", "WebSocket"), scope["path"], denied)
+            await (_answer if http else _deny_websocket)(denied, receive, counted)
+            return
+        await self._app(scope, receive, counted)
+
+    # --- checks ---
+
+    def _check(self, scope: Scope) -> None:
+        headers = scope["headers"]
+        host = _one(headers, b"host")
+        if host is None or _host_name(host) not in self._hosts:
+            raise _Denied(403, "bad_host", "this service does not answer to that Host")
+        if scope["type"] == "websocket" or scope["method"] not in SAFE_METHODS:
+            self._check_origin(headers, host)
+        query = scope.get("query_string", b"").decode("latin-1")
+        if any(name.lower() in _IN_URL for name, _ in parse_qsl(query, keep_blank_values=True)):
+            raise _Denied(400, "token_in_url", "a token does not belong in a URL: send it as Authorization: Bearer")
+        scope[CALLER] = self._caller(scope)
+
+    def _check_origin(self, headers: Iterable[tuple[bytes, bytes]], host: str) -> None:
+        """Browsers send it with every write and WebSocket of a page; what has none is no page of another site."""
+        origins = [value.decode("latin-1") for name, value in headers if name == b"origin"]
+        for origin in origins:
+            parts = urlsplit(origin)
+            if parts.scheme not in ("http", "https") or parts.netloc.lower() != host.lower():
+                raise _Denied(403, "bad_origin", "a page of another origin may not do this")
+        site = _one(headers, b"sec-fetch-site")
+        if site is not None and site not in ("same-origin", "none"):
+            raise _Denied(403, "bad_origin", "a page of another site may not do this")
+
+    def _caller(self, scope: Scope) -> Caller | None:
+        if self._tokens is None:
+            return LOCAL
+        given = _one(scope["headers"], b"authorization")
+        token: str | None = None
+        if given is not None:
+            kind, _, token = given.partition(" ")
+            if kind.lower() != "bearer":
+                raise _Denied(401, "unauthorized", "expected Authorization: Bearer TOKEN")
+        elif scope["type"] == "websocket":
+            offered = scope.get("subprotocols", ())
+            token = next(
+                (name.removeprefix(_TOKEN_PROTOCOL) for name in offered if name.startswith(_TOKEN_PROTOCOL)), None
+            )
+        if token is None:
+            return None
+        caller = self._tokens.caller(token.strip())
+        if caller is None and scope["type"] == "http":
+            raise _Denied(401, "unauthorized", "nobody has this token")
+        return caller
+
+    # --- bodies ---
+
+    async def _whole_body(self, scope: Scope, receive: Receive) -> Receive:
+        length = _one(scope["headers"], b"content-length")
+        if length is not None and (not length.isdigit() or len(length) > 18 or int(length) > MAX_BODY):
+            raise _Denied(413, "too_large", f"a body has at most {MAX_BODY} bytes")
+        body = bytearray()
+        try:
+            async with asyncio.timeout(BODY_TIMEOUT):
+                while True:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        return _replay(message)
+                    body += message.get("body", b"")
+                    if len(body) > MAX_BODY:
+                        raise _Denied(413, "too_large", f"a body has at most {MAX_BODY} bytes")
+                    if not message.get("more_body", False):
+                        break
+        except TimeoutError:
+            raise _Denied(408, "too_slow", f"the body did not come within {BODY_TIMEOUT:g} s") from None
+        if body and _media_type(_one(scope["headers"], b"content-type")) != "application/json":
+            raise _Denied(415, "not_json", "expected Content-Type: application/json")
+        return _replay({"type": "http.request", "body": bytes(body), "more_body": False}, receive)
+
+    # --- answers ---
+
+    def _counted(self, send: Send) -> Send:
+        async def counted(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                self._metrics.counter(f"http_responses_{message['status'] // 100}xx").add()
+                message = {**message, "headers": [*message.get("headers", ()), *HEADERS]}
+            await send(message)
+
+        return counted
+
+
+def allowed_hosts(bound: str, more: Iterable[str]) -> frozenset[str]:
+    """The names by which the service may be called: where it listens, loopback's, and those that are named."""
+    names = {name.strip("[]").lower() for name in more}
+    try:
+        address = ipaddress.ip_address(bound.strip("[]"))
+        if not address.is_unspecified:
+            names.add(str(address))
+    except ValueError:
+        names.add(bound.lower())
+    return frozenset(names | LOOPBACK_NAMES)
+
+
+def _host_name(host: str) -> str | None:
+    """Of a Host header, without the port."""
+    try:
+        parts = urlsplit(f"//{host}")
+        if parts.username is not None or parts.path or parts.query or parts.fragment:
+            return None
+        _ = parts.port
+        return parts.hostname
+    except ValueError:
+        return None
+
+
+def _one(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> str | None:
+    """The header, where there is exactly one."""
+    found = [value for key, value in headers if key == name]
+    return found[0].decode("latin-1") if len(found) == 1 else None
+
+
+def _media_type(value: str | None) -> str:
+    return (value or "").split(";", 1)[0].strip().lower()
+
+
+def _replay(first: Message, rest: Receive | None = None) -> Receive:
+    waiting = [first]
+
+    async def receive() -> Message:
+        if waiting:
+            return waiting.pop()
+        return await rest() if rest is not None else {"type": "http.disconnect"}
+
+    return receive
+
+
+async def _answer(denied: _Denied, receive: Receive, send: Send) -> None:
+    body = json.dumps({"error": {"code": denied.code, "message": str(denied), "field": None}}).encode()
+    headers: list[tuple[bytes, bytes]] = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode()),
+    ]
+    if denied.status == 401:
+        headers.append((b"www-authenticate", b"Bearer"))
+    if denied.status in (408, 413):
+        headers.append((b"connection", b"close"))
+    await send({"type": "http.response.start", "status": denied.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def _deny_websocket(denied: _Denied, receive: Receive, send: Send) -> None:
+    """Before it is accepted: the server answers 403."""
+    await receive()
+    await send({"type": "websocket.close", "code": 1008, "reason": denied.code})
+
+
+def caller_in(scope: Any) -> Caller | None:
+    """Who asks."""
+    found: Caller | None = scope.get(CALLER)
+    return found

@@ -1,0 +1,242 @@
+"""`GateService`: everything started in order and stopped in order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import ipaddress
+import logging
+import os
+import socket
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from typing import ClassVar
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from gbe_ecumene.local import LocalEcumene
+from gbe_nexus import Transport, connect, now_ms
+from gbe_operative_aether.wire import TASK_TYPE
+from gbe_overseer.client import JobClient
+from gbe_runtime.connection import connect_bus
+from gbe_runtime.errors import ConfigurationError
+from gbe_runtime.lifecycle import Role
+from trinity_gate.app import make_app
+from trinity_gate.errors import DamagedFile
+from trinity_gate.gate import Gate
+from trinity_gate.hub import Hub
+from trinity_gate.index import Index
+from trinity_gate.runlog import LogFiles
+from trinity_gate.runs import Runs, RunSettings
+from trinity_gate.scenarios import Scenarios
+from trinity_gate.security import allowed_hosts
+from trinity_gate.settings import GateSettings, default_data
+from trinity_gate.tokens import Tokens
+
+log = logging.getLogger(__name__)
+
+SLOTS = 2
+"""Sessions at once: the run, and one that was stopped and still stores its results."""
+
+STOP_REASON = "the service was stopped"
+STOP_PATIENCE = 15.0
+"""Seconds the results of a run are waited for that is cancelled at the stop."""
+
+GRACEFUL = 3
+"""Seconds requests under way are given at the stop."""
+
+
+class GateService(Role):
+    """The Operator Service. With `nats_url` it joins that ecumene, else it brings one along and takes it down again."""
+
+    name: ClassVar[str] = "trinity-gate"
+
+    def __init__(self, settings: GateSettings) -> None:
+        super().__init__()
+        self._settings = settings
+        self._data = (settings.data or default_data()).expanduser().absolute()
+        self._runs: Runs | None = None
+        self._server: _Server | None = None
+        self.ecumene: LocalEcumene | None = None
+        self.url = ""
+        """Where the page is, when it is started."""
+
+    async def _start(self) -> None:
+        settings = self._settings
+        tokens = None if settings.tokens is None else Tokens.read(settings.tokens)
+        _check_exposure(settings.host, tokens)
+        listener = _listener(settings.host, settings.port)
+        self.on_stop(_closing(listener.close))
+        self._lock_data()
+        transport = await self._bus()
+        gate = await self._gate(transport)
+        hosts = allowed_hosts(settings.host, settings.allow_host)
+        await self._serve(make_app(gate, hosts=hosts, tokens=tokens), listener)
+
+    def _lock_data(self) -> None:
+        """One service per directory."""
+        try:
+            self._data.mkdir(mode=0o700, parents=True, exist_ok=True)
+            descriptor = os.open(self._data / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise ConfigurationError(f"--data {self._data}: {error.strerror}") from error
+        self.on_stop(_closing(lambda: os.close(descriptor)))
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ConfigurationError(f"another trinity-gate uses {self._data}: stop it, or say --data DIR") from None
+
+    async def _bus(self) -> Transport:
+        settings = self._settings
+        if settings.nats_url:
+            transport = await connect_bus(settings, name=self.name)
+        else:
+            self.ecumene = ecumene = LocalEcumene(
+                data=self._data / "bus", handles=f"{TASK_TYPE}={TASK_TYPE}:{SLOTS}", stop_grace=0.5
+            )
+            self.on_stop(ecumene.stop)
+            await ecumene.start()
+            self.spawn(ecumene.wait(), "keep the ecumene")
+            transport = await connect(ecumene.server.url, ecumene.server.options)
+        self.on_stop(transport.close)
+        return transport
+
+    async def _gate(self, transport: Transport) -> Gate:
+        settings = self._settings
+        index = await self._index()
+        files = LogFiles(self._data / "logs")
+        await asyncio.to_thread(files.prepare)
+        self.on_stop(files.close)
+        hub, client = Hub(), JobClient(transport)
+        run_settings = RunSettings(
+            queue_patience=settings.queue_patience,
+            lost_after=settings.lost_after,
+            log_bytes=settings.log_bytes,
+            log_runs=settings.log_runs,
+        )
+        self._runs = runs = Runs(client, index, files, hub, self.spawn, run_settings)
+        scenarios = Scenarios(
+            self._data / "library",
+            lambda: gate.base(),  # noqa: PLW0108 - it is made below
+        )
+        gate = Gate(index=index, scenarios=scenarios, runs=runs, hub=hub, client=client, metrics=self.metrics)
+        try:
+            await gate.load_base()
+            await scenarios.load()
+        except DamagedFile as error:
+            raise ConfigurationError(
+                str(error), "put it right, or move it away (moving the whole library away gives the shipped one again)"
+            ) from error
+        await gate.start()
+        return gate
+
+    async def _index(self) -> Index:
+        index = Index(self._data / "gate.sqlite")
+        self.on_stop(index.database.close)
+        try:
+            await index.database.open(now_ms())
+        except DamagedFile as error:
+            raise ConfigurationError(str(error)) from error
+        if index.database.set_aside is not None:
+            print(
+                f"trinity-gate: the index was damaged; it is set aside as {index.database.set_aside}, "
+                "and the history begins anew",
+                file=sys.stderr,
+                flush=True,
+            )
+        return index
+
+    async def _serve(self, app: ASGIApp, listener: socket.socket) -> None:
+        config = uvicorn.Config(
+            app,
+            ws="websockets-sansio",
+            ws_max_size=64 * 1024,
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=30,
+            timeout_graceful_shutdown=GRACEFUL,
+        )
+        self._server = server = _Server(config)
+        self.spawn(server.serve([listener]), "serve HTTP")
+        await server.ready.wait()
+        host, port = listener.getsockname()[:2]
+        shown = f"[{host}]" if ":" in host else host
+        self.url = f"http://{shown}:{port}/"
+        print(f"Trinity Gate: {self.url} (data in {self._data})", flush=True)
+
+    async def _stop(self) -> None:
+        """Nobody is served any more; then the run goes the way of the ecumene: with ours, or on in another's."""
+        if self._server is not None:
+            self._server.should_exit = True
+            await self._server.over.wait()
+        if self._runs is not None and self.ecumene is not None:
+            await self._runs.stop_all(STOP_REASON, STOP_PATIENCE)
+
+
+class _Server(uvicorn.Server):
+    """Signals are the role's."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.ready = asyncio.Event()
+        self.over = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.ready.set()
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        try:
+            await super().serve(sockets)
+        finally:
+            self.over.set()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _check_exposure(host: str, tokens: Tokens | None) -> None:
+    if tokens is not None:
+        return
+    try:
+        inside = ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        inside = host == "localhost"
+    if not inside:
+        raise ConfigurationError(
+            f"--host {host} is reachable from elsewhere, where everybody could do everything",
+            "say who may do what with --tokens FILE, or listen on 127.0.0.1",
+        )
+
+
+def _listener(host: str, port: int) -> socket.socket:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        found = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise ConfigurationError(f"--host {host}: {error.strerror}") from error
+    try:
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        found.bind(address)
+        found.listen(1024)
+        found.setblocking(False)
+    except OSError as error:
+        found.close()
+        raise ConfigurationError(
+            f"can't listen on {host} port {port}: {error.strerror}; choose another --port"
+        ) from error
+    return found
+
+
+def _closing(close: Callable[[], object]) -> Callable[[], Awaitable[None]]:
+    async def release() -> None:
+        close()
+
+    return release

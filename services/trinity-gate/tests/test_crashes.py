@@ -1,0 +1,159 @@
+"""Whoever is killed in the middle of a run: the run's end is known in the end, and the operator is told what it was."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from gbe_jobs_domain.payloads import ControlKind
+from gbe_nexus_nats.server import EmbeddedServer
+from tests.integration.gate_process import GateProcess, running, site_environment
+from tests.integration.site import Site
+
+pytestmark = pytest.mark.server
+
+LONG = 2_000_000
+"""Ticks that take some seconds."""
+
+
+@pytest_asyncio.fixture
+async def site(tmp_path: Path) -> AsyncIterator[Site]:
+    folder = tmp_path / "site"
+    folder.mkdir()
+    async with Site(EmbeddedServer(), folder) as found:
+        await found.start(found.oracle())
+        yield found
+
+
+def _children(gate: GateProcess, what: str) -> list[int]:
+    """Processes of the gate's own ecumene whose command line has `what`."""
+    found: list[int] = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+                parent = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
+            except (OSError, IndexError, UnicodeDecodeError):
+                continue
+            if what in line and parent == gate.process.pid:
+                found.append(int(entry.name))
+    return found
+
+
+async def _under_way(gate: GateProcess, ticks: int = LONG) -> str:
+    run_id = await gate.begin("ring-5", ticks_total=ticks)
+    await gate.until(run_id, lambda status: status["ticks_completed"] > 0)
+    return run_id
+
+
+async def test_the_service_is_killed_and_its_run_goes_on_elsewhere(site: Site, tmp_path: Path) -> None:
+    await site.start(site.operative("aether-session:2"))
+    async with running(tmp_path, environment=site_environment(site)) as gate:
+        run_id = await gate.paused(ticks=50)
+        await gate.post(f"/runs/{run_id}/step")
+        await gate.kill()
+        await gate.start()
+        found = await gate.until(run_id, lambda status: bool(status["paused"]))
+        assert (found["state"], found["ticks_completed"]) == ("running", 1)
+        assert (await gate.post("/runs", {"scenario_id": "gf01"}, 409))["error"]["code"] == "run_active"
+        heard = await gate.get(f"/runs/{run_id}/logs")
+        assert [entry["event_type"] for entry in heard["entries"]] == ["run_start", "tick_loop_start", "tick_complete"]
+        await gate.post(f"/runs/{run_id}/resume")
+        assert (await gate.end(run_id))["state"] == "completed"
+
+
+async def test_a_run_that_ended_while_the_service_was_away_is_recorded(site: Site, tmp_path: Path) -> None:
+    await site.start(site.operative("aether-session:2"))
+    async with running(tmp_path, environment=site_environment(site)) as gate:
+        run_id = await gate.paused(ticks=500)
+        await gate.kill()
+        job_id = run_id.replace("run-", "job_")
+        await site.client.control(job_id, "aether-session", ControlKind.RESUME)
+        assert await site.end(job_id) == "completed"
+        await gate.start()
+        assert (await gate.end(run_id))["state"] == "completed"
+        detail = await gate.collected(run_id)
+        assert detail["log"] == {"state": "complete", "entries": detail["log"]["entries"], "complete": True}
+        assert detail["summary_metrics"]["total_ticks"] == 500
+        assert (await gate.get("/history"))[0]["result"] == "completed"
+
+
+@pytest.mark.slow
+async def test_the_service_is_killed_with_its_whole_ecumene(tmp_path: Path) -> None:
+    async with running(tmp_path) as gate:
+        run_id = await _under_way(gate)
+        await gate.kill()
+        await gate.start()
+        found = await gate.get(f"/runs/{run_id}")
+        assert found["state"] in ("running", "fault")
+        end = await gate.end(run_id)
+        # Handed back in time, the session was run anew; else its Operative is known to have died with it.
+        assert end["state"] == "completed" or "its worker died" in end["fault_reason"], end
+        assert (await gate.run("gf01"))["state"] == "completed"
+
+
+async def test_the_operative_is_killed_and_another_one_tells(tmp_path: Path) -> None:
+    async with running(tmp_path) as gate:
+        run_id = await _under_way(gate)
+        (operative,) = _children(gate, "gbe_operative.command")
+        os.kill(operative, signal.SIGKILL)
+        end = await gate.end(run_id)
+        assert end["state"] == "fault"
+        assert end["fault_reason"]
+        detail = await gate.collected(run_id)
+        assert detail["log"]["state"] == "partial"
+        last = (await gate.get(f"/runs/{run_id}/logs", level="ERROR"))["entries"]
+        assert [entry["event_type"] for entry in last] == ["run_fault"]
+        assert (await gate.run("gf01"))["state"] == "completed"
+
+
+@pytest.mark.slow
+async def test_the_operative_is_gone_and_nobody_tells(site: Site, tmp_path: Path) -> None:
+    operative = site.operative("aether-session:2", lease=60)
+    await site.start(operative)
+    environment = {**site_environment(site), "GBE_GATE_LOST_AFTER": "3"}
+    async with running(tmp_path, environment=environment) as gate:
+        run_id = await _under_way(gate)
+        await operative.kill()
+        end = await gate.end(run_id)
+        assert end["state"] == "fault"
+        assert "has not been heard of" in end["fault_reason"]
+        # Nobody runs it later: the job is over.
+        assert await site.end(run_id.replace("run-", "job_")) == "cancelled"
+
+
+async def test_nobody_is_there_to_execute_it(site: Site, tmp_path: Path) -> None:
+    environment = {**site_environment(site), "GBE_GATE_QUEUE_PATIENCE": "1"}
+    async with running(tmp_path, environment=environment) as gate:
+        assert "no Operative handles 'aether-session'" in (await gate.get("/health"))["reasons"]
+        run_id = await gate.begin("gf01")
+        queued = await gate.until(run_id, lambda status: status["note"] is not None or status["state"] != "running")
+        assert (queued["phase"], queued["note"]) == ("queued", "no Operative handles 'aether-session'")
+        end = await gate.end(run_id)
+        assert end["state"] == "fault"
+        assert end["fault_reason"].startswith("nobody executes it: no Operative handles 'aether-session'")
+
+
+async def test_the_server_is_killed_and_started_again(tmp_path: Path) -> None:
+    async with running(tmp_path) as gate:
+        run_id = await gate.paused(ticks=100)
+        servers = _children(gate, "nats-server")
+        assert servers
+        for pid in servers:
+            os.kill(pid, signal.SIGKILL)
+        assert (await gate.get("/state"))["run"]["run_id"] == run_id
+        async with _patience():
+            while (response := await gate.client.post(f"/runs/{run_id}/resume")).status_code != 200:
+                assert response.status_code == 503, response.text
+        assert (await gate.end(run_id))["state"] == "completed"
+        assert (await gate.run("gf01"))["state"] == "completed"
+
+
+def _patience() -> asyncio.Timeout:
+    return asyncio.timeout(30)

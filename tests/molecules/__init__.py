@@ -1,0 +1,1 @@
+"""Molecules, with everything that takes part: an Oracle, Operatives, a bus."""
