@@ -10,7 +10,9 @@ import logging
 import random
 from collections.abc import AsyncIterable, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
+import msgspec
 from msgspec.structs import replace
 
 from gbe_jobs_domain.dag import topological_order
@@ -19,12 +21,13 @@ from gbe_jobs_domain.edges import ARTIFACT_STORE, EdgeData, Inline, Ref, inline
 from gbe_jobs_domain.ids import task_id
 from gbe_jobs_domain.outcomes import TIMEOUT_EXIT_CODE, Completed, Failed, FailureKind, Skipped, TaskOutcome
 from gbe_jobs_domain.paths import PathError, opened
-from gbe_jobs_domain.payloads import ProgressKind, TaskQueued
+from gbe_jobs_domain.payloads import ProgressKind, TaskQueued, encode
 from gbe_jobs_domain.results import NoSuchOutput, ToBeRead, handed_on
 from gbe_nexus import ArtifactStore, IntegrityError, NexusError, NotFound, PayloadTooLarge
 from gbe_operative.contract import (
     Delegated,
     Execution,
+    Interrupt,
     LineReporter,
     Operative,
     OperativeContext,
@@ -33,8 +36,11 @@ from gbe_operative.contract import (
 )
 from gbe_operative.core.backoff import retry_delay, seconds_text
 from gbe_operative.core.inputs import InputError, plan_inputs
+from gbe_operative.edge_checks import check_after, check_before
 from gbe_operative.inputs import run_errands
+from gbe_operative.plugin_settings import ConfigurationError
 from gbe_operative.plugins import PluginError, load
+from gbe_operative.schema_checks import SchemaChecks
 from gbe_operative.settings import WorkerSettings
 from gbe_operative_molecule.plan import rejected
 from gbe_operative_molecule.submission import insist
@@ -46,6 +52,8 @@ GRACE = 10.0
 
 _LIMITS = WorkerSettings()
 
+T = TypeVar("T")
+
 
 class LocalOperatives:
     """What executes steps here: one Operative per task type, started when the first step of the type comes."""
@@ -55,6 +63,7 @@ class LocalOperatives:
         self._make = make or (lambda task_type: load(task_type, [task_type]))
         self._found: dict[str, Operative] = {}
         self._lock = asyncio.Lock()
+        self.checks = SchemaChecks(_LIMITS.check_limit)
 
     async def of(self, task_type: str) -> Operative:
         """The Operative for steps of this type. Raises `OperativeError` where there is none."""
@@ -65,7 +74,7 @@ class LocalOperatives:
                 try:
                     found = self._make(task_type)
                     await found.start(self.context)
-                except PluginError as error:
+                except (PluginError, ConfigurationError) as error:
                     raise rejected(f"mode: local: {error}") from error
                 self._found[task_type] = found
             return found
@@ -74,6 +83,7 @@ class LocalOperatives:
         """Close those that were started."""
         while self._found:
             await self._found.popitem()[1].close()
+        await self.checks.close()
 
 
 async def run_locally(
@@ -94,7 +104,7 @@ async def run_locally(
     routes: dict[str, Callable[[Execution], Awaitable[Result] | Result]] = {}
     for task_type in sorted({step.task_type for step in definition.tasks}):
         routes[task_type] = molecule if task_type in molecule_types else (await operatives.of(task_type)).execute
-    run = _Run(outer, definition, inner_id, lineage, routes, slots)
+    run = _Run(outer, definition, inner_id, lineage, routes, slots, operatives.checks)
     return await run.to_its_end()
 
 
@@ -109,8 +119,10 @@ class _Run:
         lineage: Sequence[str],
         routes: Mapping[str, Callable[[Execution], Awaitable[Result] | Result]],
         slots: int,
+        checks: SchemaChecks,
     ) -> None:
         self._outer = outer
+        self._checks = checks
         self._definition = definition
         self._inner_id = inner_id
         self._lineage = list(lineage)
@@ -199,13 +211,14 @@ class _Run:
         attempt = 0
         while True:
             attempt += 1
-            retryable = True
+            retryable, retry_after = True, 0.0
             try:
                 outcome = await self._attempt(index, step, attempt)
             except OperativeError as error:
                 retryable = error.retryable
                 code = TIMEOUT_EXIT_CODE if error.kind is FailureKind.TIMEOUT else 1
-                outcome = Failed(str(error) or "failed", error.kind, code)
+                outcome = Failed(str(error) or "failed", error.kind, code, output=list(error.output), data=error.data)
+                retry_after = error.retry_after
             except (InputError, NexusError) as error:
                 outcome = Failed(str(error), FailureKind.REJECTED)
             except (Exception, SystemExit) as error:
@@ -220,7 +233,7 @@ class _Run:
                 and not self._stop.is_set()
             ):
                 return outcome
-            delay = retry_delay(step.retry, attempt, random.random)
+            delay = retry_delay(step.retry, attempt, random.random, retry_after)
             text = f"{step.name}: attempt {attempt} failed, next in {seconds_text(delay)}: {outcome.error[:1024]}"
             self._outer.progress(text)
             if not await self._unless_stopped(asyncio.sleep(delay)):
@@ -236,12 +249,20 @@ class _Run:
             deadline = asyncio.get_running_loop().time() + step.timeout_secs
         host = _Host(outer, step.name)
         execution = Execution(host, task, attempt, inputs.params, inputs.refs, deadline)
+        bench = _Bench(outer.artifacts, self._checks)
+        if (refusal := await check_before(bench, task, execution, inputs)) is not None:
+            return refusal
         result = self._routes[step.task_type](execution)
         outcome = await self._ended(step, execution, result) if isinstance(result, Awaitable) else result
         if isinstance(outcome, Delegated):
             raise rejected(f"mode: local: step {step.name!r} can't go on as a job of its own")
         if not isinstance(outcome, Completed | Skipped | Failed):
             raise OperativeError(f"the Operative returned {type(outcome).__name__}, not an outcome")
+        if isinstance(outcome, Completed):
+            checked, again = await check_after(bench, execution, outcome)
+            if isinstance(checked, Failed) and not again:
+                return replace(checked, kind=FailureKind.REJECTED)
+            outcome = checked
         return await self._fitted(execution, outcome)
 
     def _task(self, index: int, step: TaskDefinition) -> TaskQueued:
@@ -261,6 +282,8 @@ class _Run:
             max_retries=step.max_retries,
             retry=step.retry,
             on_lost=step.on_lost,
+            input_schema=_raw(step.input_schema),
+            output_schema=_raw(step.output_schema),
             journal_seq=outer.journal_seq,
             depth=outer.depth + 1,
             lineage=self._lineage,
@@ -275,7 +298,8 @@ class _Run:
             if work.done():
                 return work.result()
             timed_out = not self._stop.is_set()
-            await _interrupted(execution, work)
+            ended_by = Interrupt.TIMEOUT if timed_out else self._outer.interrupted or Interrupt.CANCEL
+            await _interrupted(execution, work, ended_by)
         finally:
             stop.cancel()
             if not work.done():  # the worker gives up on the whole
@@ -300,9 +324,10 @@ class _Run:
         return replace(outcome, data=replace(ref, items=data.items))
 
 
-async def _interrupted(execution: Execution, work: asyncio.Future[Result]) -> None:
-    if execution.watched is not None:
-        execution.watched.set()
+async def _interrupted(execution: Execution, work: asyncio.Future[Result], why: Interrupt) -> None:
+    execution.interrupted = why
+    if execution.watched:
+        execution.cancel()
         await asyncio.wait({work}, timeout=GRACE)
     if not work.done():
         work.cancel()
@@ -318,8 +343,25 @@ def _blamed(outcome: Failed, step: str, inner_id: str) -> Failed:
     return replace(outcome, output=[], data=inline(where))
 
 
+def _raw(schema: dict[str, Any] | None) -> msgspec.Raw | None:
+    return None if schema is None else msgspec.Raw(encode(schema))
+
+
 def _no_secret(name: str) -> str | None:
     raise InputError(f"mode: local: secret {name!r} is not given to a step within another task; use mode: bus")
+
+
+class _Bench:
+    """What the checks of a step's data need: a `Checking`."""
+
+    settings = _LIMITS
+
+    def __init__(self, artifacts: ArtifactStore, checks: SchemaChecks) -> None:
+        self.artifacts = artifacts
+        self.checks = checks
+
+    async def insist(self, what: str, action: Callable[[], Awaitable[T]]) -> T:
+        return await insist(what, action)
 
 
 class _Host:

@@ -2,21 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from typing import Protocol, TypeVar
+
 from msgspec.structs import replace
 
 from gbe_jobs_domain.edges import ARTIFACT_STORE, Inline, Ref
 from gbe_jobs_domain.outcomes import Completed, Failed, FailureKind
 from gbe_jobs_domain.payloads import TaskQueued, encode
-from gbe_nexus import IntegrityError, NotFound, PayloadTooLarge
+from gbe_nexus import ArtifactStore, IntegrityError, NotFound, PayloadTooLarge
 from gbe_operative.contract import Execution
 from gbe_operative.core.inputs import JSON, InputError, Inputs, declared, value_of
 from gbe_operative.core.sizing import too_large
 from gbe_operative.inputs import wanted_values
-from gbe_operative.schema_checks import CheckFailed, InvalidSchema
-from gbe_operative.workshop import Workshop
+from gbe_operative.schema_checks import CheckFailed, InvalidSchema, SchemaChecks
+from gbe_operative.settings import WorkerSettings
+
+T = TypeVar("T")
 
 
-async def check_before(shop: Workshop, task: TaskQueued, execution: Execution, inputs: Inputs) -> Failed | None:
+class Checking(Protocol):
+    """What it takes to check: the worker's workshop, or what stands for it where steps are run within a task."""
+
+    @property
+    def checks(self) -> SchemaChecks: ...
+
+    @property
+    def settings(self) -> WorkerSettings: ...
+
+    @property
+    def artifacts(self) -> ArtifactStore: ...
+
+    async def insist(self, what: str, action: Callable[[], Awaitable[T]]) -> T: ...
+
+
+async def check_before(shop: Checking, task: TaskQueued, execution: Execution, inputs: Inputs) -> Failed | None:
     """Why the task is not to be started: its params don't match its `input_schema`, or one of its schemas is none.
 
     Raises `InputError`, and a `NexusError` that stays.
@@ -42,7 +62,7 @@ async def check_before(shop: Workshop, task: TaskQueued, execution: Execution, i
     return None if violation is None else _rejected(f"input does not match input_schema {violation}")
 
 
-async def check_after(shop: Workshop, execution: Execution, outcome: Completed) -> tuple[Completed | Failed, bool]:
+async def check_after(shop: Checking, execution: Execution, outcome: Completed) -> tuple[Completed | Failed, bool]:
     """The outcome, or the failure that it is, since its data does not match `output_schema`; and whether another
     attempt may do better. No data at all counts as null."""
     schema = declared(execution.task.output_schema)
@@ -58,7 +78,7 @@ async def check_after(shop: Workshop, execution: Execution, outcome: Completed) 
     return _instead(outcome, f"output does not match output_schema {violation}"), True
 
 
-async def _data(shop: Workshop, execution: Execution, outcome: Completed) -> bytes:
+async def _data(shop: Checking, execution: Execution, outcome: Completed) -> bytes:
     """The data as JSON. Raises `InputError`."""
     data = outcome.data
     if data is None:
@@ -77,7 +97,7 @@ async def _data(shop: Workshop, execution: Execution, outcome: Completed) -> byt
     return content if data.media_type == JSON else encode(value_of(content, data.media_type, data.uri))
 
 
-async def _content(shop: Workshop, data: Ref, limit: int) -> bytes:
+async def _content(shop: Checking, data: Ref, limit: int) -> bytes:
     return await shop.artifacts.read(data.key, limit=limit)
 
 
