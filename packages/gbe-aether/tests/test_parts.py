@@ -23,7 +23,7 @@ from gbe_aether import (
     merkle_root,
     run_session,
 )
-from gbe_aether.canonical import H, ascii_text, canonical, json_bytes
+from gbe_aether.canonical import H, ascii_text, canonical, json_bytes, record_bytes
 from gbe_aether.codex import Codex, Occurrences
 from gbe_aether.digits import NumberRows, field_class, texts, z_sum_of
 from gbe_aether.governance import BudgetPolicyV1, Decisions
@@ -158,6 +158,16 @@ def test_the_two_dialects() -> None:
     assert canonical(value) == '{"a":[true,null,-5],"b":"é\x7f\\"\\\\\\n\\u0001\u2028🚀"}'.encode()
     assert ascii_text(value) == '{"a":[true,null,-5],"b":"\\u00e9\\u007f\\"\\\\\\n\\u0001\\u2028\\ud83d\\ude80"}'
     assert H({}) == hashlib.sha256(b"{}").hexdigest()
+
+
+def test_the_fast_writer_gives_the_canonical_text_of_every_character() -> None:
+    every = [chr(code) for code in range(0x110000) if not 0xD800 <= code < 0xE000 and (code < 0x3000 or code % 97 == 0)]
+    text = "".join(every)
+    assert record_bytes({text: text, "n": 10**30}) == json_bytes({text: text, "n": 10**30})
+    assert record_bytes({text: [text, 8.0]}) == json_bytes({text: [text, 8.0]})
+    escaped = ascii_text({"a": text})
+    assert json.loads(escaped) == {"a": text}
+    assert escaped == json.dumps({"a": text}, separators=(",", ":")).replace("\x7f", "\\u007f")
 
 
 def test_keys_are_sorted_by_code_point() -> None:

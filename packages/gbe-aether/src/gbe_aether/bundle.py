@@ -22,7 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-from gbe_aether.canonical import ascii_line, json_bytes, plain
+from gbe_aether.canonical import ascii_line, json_bytes, plain, record_bytes
 from gbe_aether.introspection import build_introspection_view
 from gbe_aether.result import SessionRunResult
 from gbe_aether.session_config import SessionConfigV1
@@ -329,7 +329,7 @@ def _lines(texts: Iterable[bytes]) -> Iterator[bytes]:
 
 def _records(records: Iterable[Any]) -> Iterator[bytes]:
     for record in records:
-        yield json_bytes(plain(record)) + b"\n"
+        yield record_bytes(record) + b"\n"
 
 
 def _pieces(content: Iterable[bytes]) -> Iterator[bytes]:

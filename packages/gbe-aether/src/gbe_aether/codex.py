@@ -13,7 +13,10 @@ from gbe_aether.records import CodexMotifV1, CodexProposalV1
 PATTERN = "edge_flux_pattern_v1"
 
 _STRETCH = 32
-"""How many edges of a signature are compared at a time."""
+"""How many edges of a signature are compared at first."""
+
+_HELD = 1_000_000
+"""About how many differences are in memory for it."""
 
 _BLOCK = 4096
 """How many signatures are sorted in one go."""
@@ -22,6 +25,8 @@ _Key = tuple[int, ...] | bytes
 
 _Found = list[int]
 """How often a signature occurred, its first and its last tick."""
+
+_Keyed = tuple[list[int], _Found]
 
 
 class Occurrences:
@@ -68,7 +73,7 @@ class Codex:
         self._history = history
         self._edges = [edge.e_id for edge in history.config.topology.edges]
         self._found = occurrences.found()
-        self._proposed: Sequence[int] = ()
+        self._proposed: list[int] = []
         self._verdicts: list[Verdict] = []
 
     @property
@@ -100,28 +105,36 @@ class Codex:
             if len(group) == 1 or start >= len(self._edges):
                 ordered += group
                 continue
-            keyed: list[tuple[list[int], _Found]] = []
+            # Twice as far each time, so that a long equal beginning doesn't take many readings.
+            stop = start + max(_STRETCH, min(start, _HELD // len(group)))
+            keyed: list[_Keyed] = []
             for found in sorted(group, key=_first_tick):
-                keyed.append((self._history.differences(found[1], start, start + _STRETCH), found))
+                keyed.append((self._history.differences(found[1], start, stop), found))
                 yield
             groups: list[list[_Found]] = []
             last: list[int] | None = None
-            for key, found in _sorted_in_pieces(keyed):
+            blocks: list[list[_Keyed]] = []
+            for first in range(0, len(keyed), _BLOCK):
+                blocks.append(sorted(keyed[first : first + _BLOCK], key=_signature))
+                yield
+            for key, found in heapq.merge(*blocks, key=_signature):
                 if key == last:
                     groups[-1].append(found)
                 else:
                     groups.append([found])
                     last = key
                 yield
-            pending += [(each, start + _STRETCH) for each in reversed(groups)]
+            pending += [(each, stop) for each in reversed(groups)]
         self._found = ordered
 
     def propose(self, decisions: Decisions) -> Iterator[None]:
         """Decide on a proposal for each motif, in the text order of their ids."""
-        count = self.motifs
-        # Numbers of one width are in text order as they are; wider ones fall between.
-        self._proposed = range(count) if count <= 9999 else sorted(range(count), key=_motif_id)
-        for _ in range(count):
+        # Numbers of one width are in text order as they are; a wider one comes between them.
+        count, ends = self.motifs, [0]
+        while ends[-1] < count:
+            ends.append(min(count, 9999 if len(ends) == 1 else 10 * ends[-1] + 9))
+        for index in heapq.merge(*map(range, ends, ends[1:]), key=_motif_id):
+            self._proposed.append(index)
             self._verdicts.append(decisions.decide())
             yield
 
@@ -184,13 +197,7 @@ def _first_tick(found: _Found) -> int:
     return found[1]
 
 
-def _sorted_in_pieces(keyed: list[tuple[list[int], _Found]]) -> Iterator[tuple[list[int], _Found]]:
-    """The pairs by their keys; no step of the iteration takes long."""
-    blocks = (keyed[start : start + _BLOCK] for start in range(0, len(keyed), _BLOCK))
-    return heapq.merge(*(sorted(block, key=_signature) for block in blocks), key=_signature)
-
-
-def _signature(pair: tuple[list[int], _Found]) -> list[int]:
+def _signature(pair: _Keyed) -> list[int]:
     return pair[0]
 
 
