@@ -187,4 +187,6 @@ class Hall:
         """Wait until the queue is empty: a message is acknowledged only when the report is stored."""
         async with asyncio.timeout(patience):
             while await self.queued():
-                await asyncio.sleep(0.01)
+                self._changed.clear()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._changed.wait(), 0.01)
