@@ -102,6 +102,9 @@ EXAMPLES_RUN: dict[str, Example] = {
     "diamond.yaml": Example(lambda tasks: tasks["d"]["state"] == "completed"),
     "etl.yaml": Example(output("load", "loaded 380")),
     "failing.yaml": Example(lambda tasks: tasks["fails"]["error"] == "there is no disk left", code=1),
+    "http-etl.yaml": Example(
+        output("load", "# Open orders", "", "2 orders, 42 in all", "- o-17: 40", "- o-18: 2"), asks=True
+    ),
     "http-json.yaml": Example(output("count", "first: o-17", "open: 2"), asks=True),
     "image-batch.yaml": Example(output("check", "sheet of 60x105 pixels")),
     "nested-molecules.yaml": Example(output("report", 'Basel north: 7 C; stations: ["north","south"]')),
