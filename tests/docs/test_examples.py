@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -78,6 +80,7 @@ EXAMPLES_RUN: dict[str, Example] = {
     "aether-sweep.yaml": Example(
         output("table", "even       [20,20,20,20,20]", "steep      [30,22,13,13,22]", "negative   [-3,-9,0,9,3]")
     ),
+    "build.yaml": Example(lambda tasks: tasks["compile"]["data"]["file"] == "app-0.0.0-linux.bin"),
     "ci.yaml": Example(
         lambda tasks: tasks["publish"]["state"] == "completed" and tasks["adds"]["state"] == "completed"
     ),
@@ -88,9 +91,41 @@ EXAMPLES_RUN: dict[str, Example] = {
     "failing.yaml": Example(lambda tasks: tasks["fails"]["error"] == "there is no disk left", code=1),
     "http-json.yaml": Example(output("count", "first: o-17", "open: 2"), asks=True),
     "image-batch.yaml": Example(output("check", "sheet of 60x105 pixels")),
+    "nested-molecules.yaml": Example(output("report", 'Basel north: 7 C; stations: ["north","south"]')),
     "python-modules.yaml": Example(output("say", "most frequent: the")),
+    "release.yaml": Example(
+        lambda tasks: (
+            [line.split()[1] for line in tasks["manifest"]["output"]] == ["app-1.4.0-linux.bin", "app-1.4.0-macos.bin"]
+        )
+    ),
     "script.yaml": Example(output("draw", "saw  ### 3", "bird ## 2", "cat  ## 2")),
+    "web-extract.yaml": Example(
+        lambda tasks: (
+            json.loads("".join(tasks["extract"]["output"]).replace("}{", "},{").join("[]"))
+            == Service.ANSWERS["/acme/usage"]["data"]
+        ),
+        asks=True,
+    ),
 }
+
+JQ = """#!{python}
+import json, sys
+assert sys.argv[1:] == [".data[]"], sys.argv
+for item in json.load(sys.stdin)["data"]:
+    print(json.dumps(item))
+"""
+
+
+def _jq(folder: Path) -> dict[str, str]:
+    """A PATH with a `jq`, of which the examples need little; where there is one, that is used."""
+    if shutil.which("jq") is not None:
+        return {}
+    jq = folder / "bin" / "jq"
+    jq.parent.mkdir()
+    jq.write_text(JQ.format(python=sys.executable))
+    jq.chmod(0o755)
+    return {"PATH": f"{jq.parent}{os.pathsep}{os.environ['PATH']}"}
+
 
 NOT_A_JOB = {"broken.yaml"}
 """What `gbe validate` is to be tried with."""
@@ -108,7 +143,8 @@ def test_an_example_runs_as_it_stands(name: str, tmp_path: Path, service: str) -
     example = EXAMPLES_RUN[name]
     # Some write beside themselves.
     shutil.copytree(EXAMPLES, tmp_path / "examples")
-    cli = Cli(tmp_path, {"PYTHONDONTWRITEBYTECODE": "1", **example.environment})
+    environment = {"PYTHONDONTWRITEBYTECODE": "1", **example.environment, **_jq(tmp_path)}
+    cli = Cli(tmp_path, environment)
     more = ["--var", f"base={service}"] if example.asks else []
     allow = {"GBE_HTTP_ALLOW": "loopback"} if example.asks else {}
     done = cli.run("run", tmp_path / "examples" / name, "--json", *more, **allow)
