@@ -2,10 +2,12 @@
 # none is on PATH.
 #
 #   make demo                  a job, live, on a real server
+#   make gate                  Trinity Gate, the operator's page, on http://127.0.0.1:8400/
 #   make test                  everything that has to hold before a commit
 #   make test-full             the same with the slow tests
 #   make chaos SECONDS=300     kill things for that long
 #   make bench, bench-full     the benchmarks, short and long
+#   make bench-aether          those of the Aether engine
 #   make lint, make fmt        the checks that run nothing; the formatter
 
 SHELL := /bin/sh
@@ -15,18 +17,23 @@ SHELL := /bin/sh
 SECONDS = 300
 # More for pytest: make test PYTEST_ARGS='-k journal'
 PYTEST_ARGS =
+# More for the service: make gate GATE_ARGS='--port 8500'
+GATE_ARGS =
 
 UV_FOUND := $(shell command -v uv 2>/dev/null)
 UV := $(or $(UV_FOUND),.tools/uv/bin/uv)
 RUN := $(UV) run --no-sync
 
-.PHONY: help demo test test-full chaos bench bench-full fmt lint sync clean
+.PHONY: help demo gate test test-full chaos bench bench-full bench-aether fmt lint sync clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
 
 demo: sync
 	$(RUN) gbe run docs/examples/demo.yaml
+
+gate: sync
+	$(RUN) trinity-gate $(GATE_ARGS)
 
 # Most tests wait for servers and processes most of the time, so four run at once on two cores.
 test: lint
@@ -53,6 +60,9 @@ bench: sync
 
 bench-full: sync
 	$(RUN) python -m tests.benchmarks.run --full
+
+bench-aether: sync
+	$(RUN) python -m tests.benchmarks.aether
 
 # The lock as it is, never a newer one: what is tested is what was committed.
 sync: $(UV)

@@ -37,11 +37,13 @@ tasks:
 @pytest.mark.parametrize(
     ("output", "inputs", "command", "expected"),
     [
-        ("", "stdin_ref: mol.big.ref", "wc -l | tr -d ' '", 100_000),
+        ("", "stdin_ref: mol.big", "wc -l | tr -d ' '", 100_000),
+        ("", "stdin_ref: mol.big_ref", "wc -l | tr -d ' '", 100_000),
+        ("", "N: mol.big.99999", "echo $N", 100_000),
         ("output: big", "stdin_ref: mol", "wc -l | tr -d ' '", 100_000),
         ("output: big", "N: mol.99999", "echo $N", 100_000),
         ("output: {all: big, last: big.99999}", "N: mol.last", "echo $N", 100_000),
-        ("output: {all: big, last: big.99999}", "stdin_ref: mol.all.ref", "wc -l | tr -d ' '", 100_000),
+        ("output: {all: big, last: big.99999}", "stdin_ref: mol.all", "wc -l | tr -d ' '", 100_000),
     ],
 )
 async def test_what_a_child_stored_is_read_by_its_parents_tasks(

@@ -10,6 +10,7 @@ import logging
 import random
 from collections.abc import AsyncIterable, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from msgspec import Raw, json
 from msgspec.structs import replace
@@ -26,6 +27,7 @@ from gbe_nexus import ArtifactStore, IntegrityError, NexusError, NotFound, Paylo
 from gbe_operative.contract import (
     Delegated,
     Execution,
+    Interrupt,
     LineReporter,
     Operative,
     OperativeContext,
@@ -36,6 +38,7 @@ from gbe_operative.core.backoff import retry_delay, seconds_text
 from gbe_operative.core.inputs import InputError, plan_inputs
 from gbe_operative.edge_checks import EdgeChecks
 from gbe_operative.inputs import run_errands
+from gbe_operative.plugin_settings import ConfigurationError
 from gbe_operative.plugins import PluginError, load
 from gbe_operative.settings import WorkerSettings
 from gbe_operative_molecule.plan import rejected
@@ -47,6 +50,8 @@ GRACE = 10.0
 """Seconds a step that watches `cancelled` may take to clean up; less than the worker gives the whole."""
 
 _LIMITS = WorkerSettings()
+
+T = TypeVar("T")
 
 
 class LocalOperatives:
@@ -67,7 +72,7 @@ class LocalOperatives:
                 try:
                     found = self._make(task_type)
                     await found.start(self.context)
-                except PluginError as error:
+                except (PluginError, ConfigurationError) as error:
                     raise rejected(f"mode: local: {error}") from error
                 self._found[task_type] = found
             return found
@@ -204,13 +209,14 @@ class _Run:
         attempt = 0
         while True:
             attempt += 1
-            retryable = True
+            retryable, retry_after = True, 0.0
             try:
                 outcome = await self._attempt(index, step, attempt)
             except OperativeError as error:
                 retryable = error.retryable
                 code = TIMEOUT_EXIT_CODE if error.kind is FailureKind.TIMEOUT else 1
-                outcome = Failed(str(error) or "failed", error.kind, code)
+                outcome = Failed(str(error) or "failed", error.kind, code, output=list(error.output), data=error.data)
+                retry_after = error.retry_after
             except (InputError, NexusError) as error:
                 outcome = Failed(str(error), FailureKind.REJECTED)
             except (Exception, SystemExit) as error:
@@ -225,7 +231,7 @@ class _Run:
                 and not self._stop.is_set()
             ):
                 return outcome
-            delay = retry_delay(step.retry, attempt, random.random)
+            delay = retry_delay(step.retry, attempt, random.random, retry_after)
             text = f"{step.name}: attempt {attempt} failed, next in {seconds_text(delay)}: {outcome.error[:1024]}"
             self._outer.progress(text)
             if not await self._unless_stopped(asyncio.sleep(delay)):
@@ -292,7 +298,8 @@ class _Run:
             if work.done():
                 return work.result()
             timed_out = not self._stop.is_set()
-            await _interrupted(execution, work)
+            ended_by = Interrupt.TIMEOUT if timed_out else self._outer.interrupted or Interrupt.CANCEL
+            await _interrupted(execution, work, ended_by)
         finally:
             stop.cancel()
             if not work.done():  # the worker gives up on the whole
@@ -317,7 +324,8 @@ class _Run:
         return replace(outcome, data=replace(ref, items=data.items))
 
 
-async def _interrupted(execution: Execution, work: asyncio.Future[Result]) -> None:
+async def _interrupted(execution: Execution, work: asyncio.Future[Result], why: Interrupt) -> None:
+    execution.interrupted = why
     if execution.watched:
         execution.cancel()
         await asyncio.wait({work}, timeout=GRACE)

@@ -8,7 +8,6 @@ in this process.
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable, Mapping, Sequence
 
 from gbe_jobs_domain import subjects
@@ -16,6 +15,7 @@ from gbe_jobs_domain.definitions import JobDefinition
 from gbe_jobs_domain.molecules import MAX_BYTES, REFERENCE
 from gbe_nexus import NexusError, StateStore
 from gbe_operative.contract import Delegated, Execution, Operative, OperativeContext, Result
+from gbe_operative.plugin_settings import from_environment
 from gbe_operative_molecule.local import LocalOperatives, run_locally
 from gbe_operative_molecule.plan import Plan, inner_definition, lineage_of, plan, rejected
 from gbe_operative_molecule.registry import NotRegistered, Registry
@@ -38,7 +38,7 @@ class MoleculeOperative(Operative):
         local: Callable[[str], Operative] | None = None,
     ) -> None:
         self._types = tuple(task_types)
-        self._settings = MoleculeSettings.of(os.environ if environment is None else environment)
+        self._settings = from_environment(MoleculeSettings, environment)
         self._local = LocalOperatives(local)
         self._context: OperativeContext | None = None
         self._store: StateStore | None = None

@@ -360,10 +360,12 @@ class Difference(Shape):
 
 
 class Comparison(Shape):
-    """Addition: two runs side by side. `truncated`: there are more differences than were asked for."""
+    """Addition: two runs side by side. `compared`: the member of their exports that was compared, the session snapshot
+    or (of a long run) `session.json`. `truncated`: there are more differences than were asked for."""
 
     baseline: RunStatus
     candidate: RunStatus
+    compared: str
     equal: bool
     differences: list[Difference]
     truncated: bool

@@ -37,7 +37,7 @@ from trinity_gate.errors import GateError, conflict, not_found, unavailable
 from trinity_gate.hub import Hub
 from trinity_gate.index import CANCELLED, COMPLETED, DISMISSED, FAULT, RUNNING, Index, RunRecord
 from trinity_gate.models import Live, LogState, PillarStatus, RunStatus
-from trinity_gate.runlog import Line, LogDamaged, LogFiles, Page, Wanted
+from trinity_gate.runlog import Line, LiveLog, LogDamaged, LogFiles, Page, Wanted
 
 log = logging.getLogger(__name__)
 
@@ -182,8 +182,8 @@ class Runs:
         run = self._by_id.get(run_id)
         if record.log_state in ("disabled", "expired"):
             return Page([], wanted.since, record.log_entries, at_end=True), record.log_state == "disabled"
-        if run is not None and not run.replaced:
-            return run.live.page(wanted, limit), False
+        if record.log_state == "live":
+            return (LiveLog() if run is None else run.live).page(wanted, limit), False
         try:
             return await self._files.page(run_id, wanted, limit), record.log_state == "complete"
         except (LogDamaged, FileNotFoundError) as error:

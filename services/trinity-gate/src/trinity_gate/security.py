@@ -8,6 +8,7 @@ WebSocket, which the Origin check sees to.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
 import json
 import logging
@@ -26,6 +27,10 @@ log = logging.getLogger(__name__)
 MAX_BODY: Final = 256 * 1024
 BODY_TIMEOUT: Final = 10.0
 """Seconds a body may take to come."""
+
+DRAINED: Final = 4 << 20
+DRAIN_TIMEOUT: Final = 2.0
+"""How much, and for how long, is read of a body that is too large and thrown away: who still sends reads no answer."""
 
 HEADERS: Final = (
     (
@@ -134,7 +139,7 @@ class Gatekeeper:
     async def _whole_body(self, scope: Scope, receive: Receive) -> Receive:
         length = _one(scope["headers"], b"content-length")
         if length is not None and (not length.isdigit() or len(length) > 18 or int(length) > MAX_BODY):
-            raise _Denied(413, "too_large", f"a body has at most {MAX_BODY} bytes")
+            raise await _too_large(receive)
         body = bytearray()
         try:
             async with asyncio.timeout(BODY_TIMEOUT):
@@ -144,7 +149,7 @@ class Gatekeeper:
                         return _replay(message)
                     body += message.get("body", b"")
                     if len(body) > MAX_BODY:
-                        raise _Denied(413, "too_large", f"a body has at most {MAX_BODY} bytes")
+                        raise await _too_large(receive)
                     if not message.get("more_body", False):
                         break
         except TimeoutError:
@@ -197,6 +202,18 @@ def _one(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> str | None:
 
 def _media_type(value: str | None) -> str:
     return (value or "").split(";", 1)[0].strip().lower()
+
+
+async def _too_large(receive: Receive) -> _Denied:
+    left = DRAINED
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(DRAIN_TIMEOUT):
+            while left > 0:
+                message = await receive()
+                left -= len(message.get("body", b""))
+                if not message.get("more_body", False):
+                    break
+    return _Denied(413, "too_large", f"a body has at most {MAX_BODY} bytes")
 
 
 def _replay(first: Message, rest: Receive | None = None) -> Receive:

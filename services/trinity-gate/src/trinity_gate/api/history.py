@@ -64,13 +64,9 @@ async def get_history(gate: TheGate, caller: Observer, run_id: str) -> RunDetail
     )
 
 
-class _Zip(StreamingResponse):
-    media_type = "application/zip"
-
-
 @router.get(
     "/history/{run_id}/export",
-    response_class=_Zip,
+    response_class=StreamingResponse,
     responses={200: {"content": {"application/zip": {"schema": {"type": "string", "format": "binary"}}}}},
 )
 async def export_run(gate: TheGate, caller: Observer, run_id: str) -> StreamingResponse:
@@ -82,7 +78,7 @@ async def export_run(gate: TheGate, caller: Observer, run_id: str) -> StreamingR
         "content-length": str(size),
         "cache-control": "no-store",
     }
-    return _Zip(_flowing(chunks), headers=headers)
+    return StreamingResponse(_flowing(chunks), headers=headers, media_type="application/zip")
 
 
 async def _flowing(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
@@ -102,7 +98,7 @@ async def compare_runs(
     max_diffs: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> Comparison:
     """Where the session snapshots of two runs differ."""
-    return await compare(gate.runs, baseline, candidate, max_diffs)
+    return await compare(gate.runs, gate.temporary, baseline, candidate, max_diffs)
 
 
 @router.get("/audit", response_model=list[AuditEntry], responses=PAGED)
