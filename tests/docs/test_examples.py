@@ -110,8 +110,9 @@ def test_an_example_runs_as_it_stands(name: str, tmp_path: Path, service: str) -
     shutil.copytree(EXAMPLES, tmp_path / "examples")
     cli = Cli(tmp_path, {"PYTHONDONTWRITEBYTECODE": "1", **example.environment})
     more = ["--var", f"base={service}"] if example.asks else []
-    allow = {"GBE_HTTP_ALLOW": "loopback"} if example.asks else {}
-    done = cli.run("run", tmp_path / "examples" / name, "--json", *more, **allow)
+    if example.asks:
+        cli.extra["GBE_HTTP_ALLOW"] = "loopback"
+    done = cli.run("run", tmp_path / "examples" / name, "--json", *more)
     assert done.returncode == example.code, done.stderr
     found = json.loads(done.stdout)
     tasks = {task["name"]: task for task in found["tasks"]}
