@@ -323,7 +323,8 @@ class _Failing:
             raise self._session._error
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, Exception):
+        # An interruption too leaves a tick half done.
+        if error is not None:
             self._session._error = error
             self._session._phase = "failed"
             self._session.logger.close()
