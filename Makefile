@@ -7,6 +7,7 @@
 #   make test-full             the same with the slow tests
 #   make chaos SECONDS=300     kill things for that long
 #   make bench, bench-full     the benchmarks, short and long
+#   make bench-aether          those of the Aether engine
 #   make lint, make fmt        the checks that run nothing; the formatter
 
 SHELL := /bin/sh
@@ -23,7 +24,7 @@ UV_FOUND := $(shell command -v uv 2>/dev/null)
 UV := $(or $(UV_FOUND),.tools/uv/bin/uv)
 RUN := $(UV) run --no-sync
 
-.PHONY: help demo gate test test-full chaos bench bench-full fmt lint sync clean
+.PHONY: help demo gate test test-full chaos bench bench-full bench-aether fmt lint sync clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -59,6 +60,9 @@ bench: sync
 
 bench-full: sync
 	$(RUN) python -m tests.benchmarks.run --full
+
+bench-aether: sync
+	$(RUN) python -m tests.benchmarks.aether
 
 # The lock as it is, never a newer one: what is tested is what was committed.
 sync: $(UV)

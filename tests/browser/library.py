@@ -14,13 +14,13 @@ MARKUP: Final = '<img src="x" onerror="window.__owned=1"><script>window.__owned=
 def make(root: Path) -> None:
     """Write it to `root`, which must not exist yet.
 
-    `mesh-120`: large enough to take its time, and still drawn. `wide-1000`: too large to be drawn.
+    `pulse-100`: never comes to rest, so it takes its time, and is still drawn. `wide-1000`: too large to be drawn.
     `faulty`: without edges, which the engine refuses at the first I-block. `markup`: hostile texts wherever some are.
     """
     shutil.copytree(engine.shipped_library(), root, ignore=shutil.ignore_patterns("*.py", "__pycache__"))
     registry = json.loads((root / "scenarios" / "registry.json").read_text())
     for scenario, nodes, edges, description, label in (
-        ("mesh-120", 120, _mesh(120), "A ring of 120 nodes with chords.", "n"),
+        ("pulse-100", 100, _ring(100), "Two halves that swap their values with every tick.", "n"),
         ("wide-1000", 1000, _mesh(1000), "A ring of 1,000 nodes with chords.", "n"),
         ("faulty", 3, [], "Three nodes and no edge between them.", "n"),
         ("markup", 4, [(1, 2), (2, 3), (3, 4)], MARKUP, MARKUP),
@@ -40,9 +40,12 @@ def make(root: Path) -> None:
     _write(root / "scenarios" / "registry.json", registry)
 
 
+def _ring(nodes: int) -> list[tuple[int, int]]:
+    return [(node, node % nodes + 1) for node in range(1, nodes + 1)]
+
+
 def _mesh(nodes: int) -> list[tuple[int, int]]:
-    ring = [(node, node % nodes + 1) for node in range(1, nodes + 1)]
-    return ring + [(node, (node + nodes // 3) % nodes + 1) for node in range(1, nodes + 1, 4)]
+    return _ring(nodes) + [(node, (node + nodes // 3) % nodes + 1) for node in range(1, nodes + 1, 4)]
 
 
 def _topology(gid: str, nodes: int, edges: list[tuple[int, int]], label: str) -> dict[str, Any]:
@@ -53,7 +56,7 @@ def _topology(gid: str, nodes: int, edges: list[tuple[int, int]], label: str) ->
         "SC": 20,
         "nodes": [{"node_id": node, "label": f"{label}{node}"} for node in range(1, nodes + 1)],
         "edges": [
-            {"e_id": number, "i": i, "j": j, "k": 3, "cap": 128, "SC": 20, "c": 0}
+            {"e_id": number, "i": i, "j": j, "k": 10 if gid == "pulse-100" else 3, "cap": 10_000, "SC": 20, "c": 0}
             for number, (i, j) in enumerate(edges, 1)
         ],
     }
@@ -67,7 +70,9 @@ def _run_config(scenario: str, nodes: int, window: str) -> dict[str, Any]:
         "topology_path": f"../topologies/{scenario}.json",
         "profile_path": "../profiles/cmp-2.json",
         "ticks": 20,
-        "initial_state": [(node * 7919) % 5000 for node in range(nodes)],
+        "initial_state": [
+            2000 * (node % 2) if scenario == "pulse-100" else node * 7919 % 5000 for node in range(nodes)
+        ],
         "windows": [{"window_id": window, "apx_name": f"{scenario} window", "start_tick": 1, "end_tick": 20}],
         "primary_window_id": window,
     }

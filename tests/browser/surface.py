@@ -36,8 +36,9 @@ class Surface:
         self.complaints: list[str] = []
         self.tolerated: list[str] = []
         """Parts of console messages that a test brings about on purpose."""
-        page.on("request", lambda request: self.requests.append(request))
-        page.on("websocket", lambda socket: self.sockets.append(socket))
+        # `append` itself is nothing that Playwright can mark as listening.
+        page.on("request", lambda request: self.requests.append(request))  # noqa: PLW0108
+        page.on("websocket", lambda socket: self.sockets.append(socket))  # noqa: PLW0108
         page.on("pageerror", lambda error: self.complaints.append(f"error: {error}"))
         page.on(
             "console",

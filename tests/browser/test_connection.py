@@ -18,11 +18,11 @@ async def test_killed_and_restarted_the_page_is_live_again_without_a_reload(brow
     page = await context.new_page()
     surface = Surface(context, page, gate.url)
     # The browser itself complains about what does not answer.
-    surface.tolerated += ["ERR_CONNECTION_REFUSED", "WebSocket connection to"]
+    surface.tolerated += ["ERR_CONNECTION", "WebSocket connection to"]
     try:
         await surface.open("#/logs")
         await surface.api("POST", "/scenarios/gf01/activate")
-        await surface.start("mesh-120", 300_000, paused=True)
+        await surface.start("pulse-100", 5_000_000, paused=True)
         await surface.expect_controls(resume=True, step=True, stop=True)
 
         await gate.kill()
@@ -39,7 +39,7 @@ async def test_killed_and_restarted_the_page_is_live_again_without_a_reload(brow
         run = (await surface.api("GET", "/state"))["run"]
         assert run is not None
         await page.wait_for_function(
-            "([text]) => document.querySelector('.course-text').textContent.includes(text)", arg=["mesh-120"]
+            "([text]) => document.querySelector('.course-text').textContent.includes(text)", arg=["pulse-100"]
         )
         await expect(page.locator(".scenario-chip strong")).to_have_text("gf01")
         assert len([each for each in surface.requests if each.is_navigation_request()]) == 1

@@ -47,7 +47,7 @@ async def test_a_run_by_keyboard_alone(surface: Surface) -> None:
     await press("Shift+Tab")
     assert await page.evaluate("document.activeElement.closest('dialog') !== null")
     await surface.dialog.get_by_label("Scenario").focus()
-    await page.keyboard.type("mesh")
+    await page.keyboard.type("pulse")
     await surface.dialog.get_by_label("Ticks").focus()
     await page.keyboard.type("5000000")
     await press("Enter")

@@ -44,7 +44,7 @@ async def test_entries_come_in_while_it_runs_and_are_complete_afterwards(surface
     page = surface.page
     await surface.open("#/logs")
     panel = surface.panel("logs")
-    await surface.start("mesh-120", 300_000)
+    await surface.start("pulse-100", 5_000_000)
     lines = panel.locator(".log-line:visible")
     await expect(lines.filter(has_text="tick_complete").first).to_be_visible()
     follow = panel.get_by_role("button", name="Follow")

@@ -1,5 +1,7 @@
 """Scenario & Config: drafts, what is refused, cloning, the active scenario."""
 
+import re
+
 import pytest
 from playwright.async_api import Dialog, expect
 
@@ -13,6 +15,7 @@ async def test_a_draft_is_dirty_until_it_is_saved_and_guarded_on_leaving(surface
     await surface.open("#/scenarios/line-4")
     editor = surface.panel("scenarios").locator(".editor")
     description = editor.get_by_label("Description")
+    await expect(description).not_to_have_value("")
     saved = await description.input_value()
     await expect(editor.get_by_role("button", name="Save", exact=True)).to_be_disabled()
 
@@ -35,7 +38,7 @@ async def test_a_draft_is_dirty_until_it_is_saved_and_guarded_on_leaving(surface
     await page.evaluate("location.hash = '#/dashboard'")
     await expect(surface.dialog).to_contain_text("not saved")
     await surface.dialog.get_by_role("button", name="Keep editing").click()
-    assert page.url.endswith("#/scenarios/line-4")
+    await expect(page).to_have_url(re.compile("#/scenarios/line-4$"))
 
     # Closing the page asks as well.
     async with page.expect_event("dialog") as asked:

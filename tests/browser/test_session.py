@@ -19,16 +19,21 @@ async def test_start_watch_pause_step_resume_stop_history_export_logs(surface: S
     await expect(surface.pill).to_have_text("Idle")
     await surface.picture("session-1-idle")
 
-    await surface.start("mesh-120", 200_000)
-    await surface.expect_controls(pause=True, step=False, stop=True)
-    await expect(surface.pill).to_have_text("Running")
+    # Short while it runs: whoever cancels waits for the results, and the export is among them.
+    await surface.start("pulse-100", 5_000_000, paused=True)
+    await surface.expect_controls(resume=True, step=True, stop=True)
+    await expect(surface.pill).to_have_text("Paused")
+    held = await surface.ticks()
+    await surface.control("step").click()
+    await expect(page.locator(".progress")).to_have_attribute("aria-valuetext", _with(f"tick {held + 1:,} of"))
 
     # It moves without a reload.
-    await surface.expect_ticks_beyond(0)
+    await surface.control("resume").click()
+    await surface.expect_controls(pause=True, step=False, stop=True)
+    await surface.expect_ticks_beyond(held + 1)
     await surface.expect_ticks_beyond(await surface.ticks())
     await surface.control("pause").click()
     await surface.expect_controls(resume=True, step=True, stop=True)
-    await expect(surface.pill).to_have_text("Paused")
     assert len([each for each in surface.requests if each.is_navigation_request()]) == 1
 
     cards = surface.panel("dashboard").locator(".pillar")
@@ -36,25 +41,19 @@ async def test_start_watch_pause_step_resume_stop_history_export_logs(surface: S
     for card in await cards.all():
         await expect(card.locator(".pillar-status")).not_to_have_text("")
         await expect(card.locator(".pillar-headline")).not_to_have_text("–")
-    await expect(page.get_by_role("img", name="Ticks per second")).to_have_attribute("aria-label", _with("highest"))
+    for chart in ("Σ |flux| per tick", "Ticks per second"):
+        await expect(page.get_by_role("img", name=chart)).to_have_attribute("aria-label", _with("highest"))
     drawing = page.locator(".topology-drawing")
-    await expect(drawing.locator(".topology-node")).to_have_count(120)
-    await expect(drawing.locator("title").first).to_contain_text("mesh-120")
+    await expect(drawing.locator(".topology-node")).to_have_count(100)
+    await expect(drawing.locator("title").first).to_contain_text("pulse-100")
     await surface.picture("session-2-paused")
-
-    held = await surface.ticks()
-    await surface.control("step").click()
-    await expect(page.locator(".progress")).to_have_attribute("aria-valuetext", _with(f"tick {held + 1:,} of"))
-    await surface.control("resume").click()
-    await surface.expect_ticks_beyond(held + 1)
-    await surface.picture("session-3-running")
 
     # Stopping asks once, and saying no sends nothing.
     before = surface.writes()
     await surface.control("stop").click()
     await expect(surface.dialog).to_contain_text("Stop this run?")
     await expect(surface.dialog.get_by_role("button", name="Cancel")).to_be_focused()
-    await surface.picture("session-4-stop")
+    await surface.picture("session-3-stop")
     await page.keyboard.press("Escape")
     await expect(surface.dialog).to_have_count(0)
     assert surface.writes() == before
@@ -68,10 +67,10 @@ async def test_start_watch_pause_step_resume_stop_history_export_logs(surface: S
     await expect(row).to_contain_text("cancelled")
     await row.get_by_role("button", name=run["run_id"]).click()
     side = surface.panel("history").locator(".detail")
-    await expect(side).to_contain_text("mesh-120")
-    await expect(side).to_contain_text("of 200,000")
+    await expect(side).to_contain_text("pulse-100")
+    await expect(side).to_contain_text("of 5,000,000")
     assert page.url.endswith(f"#/history/{run['run_id']}")
-    await surface.picture("session-5-history")
+    await surface.picture("session-4-history")
 
     async with page.expect_download() as coming:
         await side.get_by_role("button", name="Export").click()
@@ -88,7 +87,7 @@ async def test_start_watch_pause_step_resume_stop_history_export_logs(surface: S
     lines = surface.panel("logs").locator(".log-line:visible")
     await expect(surface.panel("logs").locator(".log-counts")).to_contain_text("complete")
     await expect(lines.first).to_be_visible()
-    await surface.picture("session-6-logs")
+    await surface.picture("session-5-logs")
     await page.get_by_label("Level").select_option("INFO")
     await expect(surface.panel("logs").locator('.log-line[data-level="DEBUG"]:visible')).to_have_count(0)
     await page.keyboard.press("/")

@@ -28,7 +28,7 @@ class Service(BaseHTTPRequestHandler):
 
     ANSWERS: ClassVar[dict[str, Any]] = {
         "/orders": {"orders": [{"id": "o-17", "total": 40}, {"id": "o-18", "total": 2}]},
-        "/acme/usage": {"data": [{"host": "a", "hours": 3}, {"host": "b", "hours": 39}]},
+        "/default/usage": {"data": [{"host": "a", "hours": 3}, {"host": "b", "hours": 39}]},
     }
 
     def do_GET(self) -> None:
@@ -61,6 +61,19 @@ def service() -> Iterator[str]:
         thread.join()
 
 
+def jq(folder: Path) -> Path:
+    """A directory with as much of jq as the examples need, the same on every host."""
+    place = folder / "bin"
+    place.mkdir()
+    program = place / "jq"
+    program.write_text(
+        f"#!{sys.executable}\nimport json, sys\nassert sys.argv[1:] == ['.data[]'], sys.argv\n"
+        "for item in json.load(sys.stdin)['data']:\n    print(json.dumps(item))\n"
+    )
+    program.chmod(0o755)
+    return place
+
+
 @dataclass(frozen=True)
 class Example:
     """How it is run and what it has to come to. `asks`: it takes the variable `base`, where the service is."""
@@ -89,43 +102,19 @@ EXAMPLES_RUN: dict[str, Example] = {
     "diamond.yaml": Example(lambda tasks: tasks["d"]["state"] == "completed"),
     "etl.yaml": Example(output("load", "loaded 380")),
     "failing.yaml": Example(lambda tasks: tasks["fails"]["error"] == "there is no disk left", code=1),
+    "http-etl.yaml": Example(
+        output("load", "# Open orders", "", "2 orders, 42 in all", "- o-17: 40", "- o-18: 2"), asks=True
+    ),
     "http-json.yaml": Example(output("count", "first: o-17", "open: 2"), asks=True),
     "image-batch.yaml": Example(output("check", "sheet of 60x105 pixels")),
     "nested-molecules.yaml": Example(output("report", 'Basel north: 7 C; stations: ["north","south"]')),
     "python-modules.yaml": Example(output("say", "most frequent: the")),
-    "release.yaml": Example(
-        lambda tasks: (
-            [line.split()[1] for line in tasks["manifest"]["output"]] == ["app-1.4.0-linux.bin", "app-1.4.0-macos.bin"]
-        )
-    ),
+    "release.yaml": Example(lambda tasks: tasks["manifest"]["output"][1].endswith("app-1.4.0-macos.bin")),
     "script.yaml": Example(output("draw", "saw  ### 3", "bird ## 2", "cat  ## 2")),
     "web-extract.yaml": Example(
-        lambda tasks: (
-            json.loads("".join(tasks["extract"]["output"]).replace("}{", "},{").join("[]"))
-            == Service.ANSWERS["/acme/usage"]["data"]
-        ),
-        asks=True,
+        output("extract", '{"host": "a", "hours": 3}', '{"host": "b", "hours": 39}'), asks=True
     ),
 }
-
-JQ = """#!{python}
-import json, sys
-assert sys.argv[1:] == [".data[]"], sys.argv
-for item in json.load(sys.stdin)["data"]:
-    print(json.dumps(item))
-"""
-
-
-def _jq(folder: Path) -> dict[str, str]:
-    """A PATH with a `jq`, of which the examples need little; where there is one, that is used."""
-    if shutil.which("jq") is not None:
-        return {}
-    jq = folder / "bin" / "jq"
-    jq.parent.mkdir()
-    jq.write_text(JQ.format(python=sys.executable))
-    jq.chmod(0o755)
-    return {"PATH": f"{jq.parent}{os.pathsep}{os.environ['PATH']}"}
-
 
 NOT_A_JOB = {"broken.yaml"}
 """What `gbe validate` is to be tried with."""
@@ -143,11 +132,11 @@ def test_an_example_runs_as_it_stands(name: str, tmp_path: Path, service: str) -
     example = EXAMPLES_RUN[name]
     # Some write beside themselves.
     shutil.copytree(EXAMPLES, tmp_path / "examples")
-    environment = {"PYTHONDONTWRITEBYTECODE": "1", **example.environment, **_jq(tmp_path)}
-    cli = Cli(tmp_path, environment)
+    cli = Cli(tmp_path, {"PYTHONDONTWRITEBYTECODE": "1", **example.environment})
     more = ["--var", f"base={service}"] if example.asks else []
-    allow = {"GBE_HTTP_ALLOW": "loopback"} if example.asks else {}
-    done = cli.run("run", tmp_path / "examples" / name, "--json", *more, **allow)
+    if example.asks:
+        cli.extra |= {"GBE_HTTP_ALLOW": "loopback", "PATH": f"{jq(tmp_path)}{os.pathsep}{os.environ['PATH']}"}
+    done = cli.run("run", tmp_path / "examples" / name, "--json", *more)
     assert done.returncode == example.code, done.stderr
     found = json.loads(done.stdout)
     tasks = {task["name"]: task for task in found["tasks"]}

@@ -144,14 +144,14 @@ async def test_cancelled_while_it_compares(asserts: Asserts, tmp_path: Path) -> 
 
 
 async def test_a_large_output(asserts: Asserts, tmp_path: Path) -> None:
-    outcome = await asserts.run("seq 1 1000000", expect_stdout_contains="\n777777\n", expect_stdout_regex=r"1000000\n$")
+    outcome = await asserts.run("seq 1 100000", expect_stdout_contains="\n77777\n", expect_stdout_regex=r"100000\n$")
     assert isinstance(outcome, Completed)
     assert isinstance(outcome.data, Ref)
-    outcome = await asserts.run("seq 1 1000000", expect_stdout="1\n2\n4")
+    outcome = await asserts.run("seq 1 100000", expect_stdout="1\n2\n4")
     assert isinstance(outcome, Failed)
     assert isinstance(outcome.data, Ref), "to look into"
     assert " 2\n+3\n 4\n+5\n" in outcome.error
-    assert outcome.error.endswith("… (5 bytes expected, 6,888,895 bytes actual)")
+    assert outcome.error.endswith("… (5 bytes expected, 588,894 bytes actual)")
     assert not list(tmp_path.glob("gbe-envoy-*/stdout*"))
 
 

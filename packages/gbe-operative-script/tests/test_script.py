@@ -134,7 +134,7 @@ async def test_what_is_no_script(scripts: Scripts, tmp_path: Path) -> None:
 
 async def test_a_script_that_may_not_be_read(scripts: Scripts) -> None:
     scripts.write("secret.sh", "#!/bin/sh\ntouch ran\n", mode=0o000)
-    for directory in (scripts.root, *scripts.root.parents[:3]):
+    for directory in (scripts.root, *scripts.root.parents[:5]):
         if directory.stat().st_uid == os.getuid() and directory != Path("/tmp"):
             directory.chmod(0o755)
     if root := os.geteuid() == 0:
@@ -181,11 +181,11 @@ async def test_half_a_gigabyte_of_output(scripts: Scripts) -> None:
 
 
 async def test_a_large_output_goes_by_reference(scripts: Scripts) -> None:
-    scripts.write("large.sh", "#!/bin/sh\nseq 1 700000\n")
+    scripts.write("large.sh", "#!/bin/sh\nseq 1 100000\n")
     outcome = await scripts.run(script_path="large.sh")
     assert isinstance(outcome.data, Ref)
-    assert outcome.data.size == 4_788_895
-    assert outcome.output[-1] == "700000"
+    assert outcome.data.size == 588_895
+    assert outcome.output[-1] == "100000"
     assert sum(map(len, outcome.output)) < 70_000
 
 

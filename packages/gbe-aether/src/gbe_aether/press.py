@@ -1,6 +1,7 @@
 """Press/APX: windows over streams, length estimates, manifests (specification, section 4)."""
 
 from collections.abc import Iterable, Sequence
+from operator import sub
 from typing import Any
 
 from gbe_aether.profile import ProfileConfigV1
@@ -24,26 +25,36 @@ def z(value: int) -> int:
     return 8 * max(1, (abs(value).bit_length() + 7) // 7)
 
 
+class _Bits(dict[int, int]):
+    """`z` of integers, remembered for those that came up."""
+
+    def __missing__(self, value: int) -> int:
+        bits = z(value)
+        if len(self) < 10_000:
+            self[value] = bits
+        return bits
+
+
+_bits = _Bits().__getitem__
+
+
 def z_sum(values: Any) -> int:
     """The sum of `z` over components, of a sequence or an array."""
-    if not isinstance(values, list | tuple):
-        from gbe_aether.digits import z_sum_of
+    if isinstance(values, list | tuple):
+        return sum(map(_bits, values))
+    from gbe_aether.digits import z_sum_of
 
-        return z_sum_of(values)
-    total = 0
-    for value in values:
-        total += 8 if -64 < value < 64 else z(value)
-    return total
+    return z_sum_of(values)
 
 
-def _difference(value: Any, last: Any) -> Any:
-    if not isinstance(value, list | tuple):
-        if not isinstance(last, list | tuple):
-            return value - last
-        value = value.tolist()
-    elif not isinstance(last, list | tuple):
-        last = last.tolist()
-    return [a - b for a, b in zip(value, last, strict=True)]
+def _z_sum_of_difference(value: Any, last: Any) -> int:
+    if isinstance(value, list | tuple) and isinstance(last, list | tuple):
+        return sum(map(_bits, map(sub, value, last)))
+    if isinstance(value, list | tuple):
+        return sum(map(_bits, map(sub, value, last.tolist())))
+    if isinstance(last, list | tuple):
+        return sum(map(_bits, map(sub, value.tolist(), last)))
+    return z_sum(value - last)
 
 
 def _equal(value: Any, last: Any) -> bool:
@@ -80,7 +91,7 @@ class Stream:
             elif value is last:
                 self._bits += 8 * self._width
             else:
-                self._bits += z_sum(_difference(value, last))
+                self._bits += _z_sum_of_difference(value, last)
         elif self.scheme == "ID":
             self._bits += z_sum(value)
         elif last is not None and (value is last or _equal(value, last)):

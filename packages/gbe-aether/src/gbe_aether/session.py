@@ -196,6 +196,8 @@ class Session:
                 self._begin()
             if self._sealing is None:
                 self._close_windows()
+            else:
+                self._sealing.mute()
             self.logger.log(
                 "run_cancelled",
                 gid=self.config.gid,

@@ -7,7 +7,9 @@ made here because hashing it is nearly all of a tick's cost.
 
 import contextlib
 import hashlib
+import json
 from collections.abc import Sequence
+from operator import sub
 from typing import TYPE_CHECKING, Any
 
 from gbe_aether.canonical import text_json
@@ -91,7 +93,7 @@ class Outcome:
         """What the tick changed, node by node."""
         if self._deltas is None:
             if isinstance(self.post, list):
-                self._deltas = [b - a for a, b in zip(self.pre, self.post, strict=True)]
+                self._deltas = list(map(sub, self.post, self.pre))
             else:
                 self._deltas = self.post - self.pre
         return self._deltas
@@ -125,9 +127,6 @@ class ExactKernel:
         post = list(pre)
         clamped = False
         numbers: list[int] = []
-        differences: list[int] = []
-        raws: list[int] = []
-        fluxes: list[int] = []
         for i, j, k, cap, radius in self._edges:
             du = pre[i] - pre[j]
             flux = -du if du < 0 else du
@@ -135,8 +134,11 @@ class ExactKernel:
                 flux = radius
                 clamped = True
             raw = k * flux // scale
-            flux = min(flux, raw)
-            flux = min(flux, cap)
+            # A comparison costs half of what a call of `min` does, and this is the innermost loop.
+            if raw < flux:  # noqa: PLR1730
+                flux = raw
+            if cap < flux:  # noqa: PLR1730
+                flux = cap
             if du > 0:
                 post[i] -= flux
                 post[j] += flux
@@ -147,9 +149,7 @@ class ExactKernel:
             else:
                 flux = 0
             numbers += (du, flux, raw)
-            differences.append(du)
-            raws.append(raw)
-            fluxes.append(flux)
+        differences, fluxes, raws = numbers[0::3], numbers[1::3], numbers[2::3]
         total = sum(pre)
         if sum(post) != total:
             raise ValueError("a tick must conserve the sum of the state")
@@ -204,7 +204,10 @@ class Stepper:
 
 def numbers(text: bytes) -> State:
     """The state whose canonical text this is."""
-    return [int(each) for each in text.split(b",")]
+    if len(text) < 512:
+        return list(map(int, text.split(b",")))
+    state: State = json.loads(f"[{text.decode()}]")
+    return state
 
 
 def ledger_record(topology: TopologyProfileV1, outcome: Outcome, tick: int) -> UMXTickLedgerV1:

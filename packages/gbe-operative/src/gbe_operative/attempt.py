@@ -16,7 +16,7 @@ from gbe_nexus import Conflict, Message, NexusError, PayloadTooLarge, PubAck, no
 from gbe_operative.contract import Delegated, Execution, Interrupt, OperativeError, Result
 from gbe_operative.controls import Controls
 from gbe_operative.core.backoff import retry_delay, seconds_text
-from gbe_operative.core.claim import GiveUp, Start, after_failure, after_hand_back, decide
+from gbe_operative.core.claim import GiveUp, LetGo, Start, after_failure, after_hand_back, decide
 from gbe_operative.core.inputs import InputError
 from gbe_operative.inputs import run_errands
 from gbe_operative.notes import Noted
@@ -204,6 +204,9 @@ class Attempt:
         self._attempt, self._starts = decision.attempt, decision.starts
         if self.cancelled_by_control is not None:
             await self._conclude(self._bare(), Failed(error=self.cancelled_by_control, kind=FailureKind.CANCELLED))
+            return
+        if isinstance(decision, LetGo):
+            self._let_go("another start of it is under way")
             return
         if isinstance(decision, GiveUp):
             await self._give_up(decision)
