@@ -28,7 +28,7 @@ class Service(BaseHTTPRequestHandler):
 
     ANSWERS: ClassVar[dict[str, Any]] = {
         "/orders": {"orders": [{"id": "o-17", "total": 40}, {"id": "o-18", "total": 2}]},
-        "/default/usage": {"data": [{"host": "a", "hours": 3}, {"host": "b", "hours": 39}]},
+        "/acme/usage": {"data": [{"host": "a", "hours": 3}, {"host": "b", "hours": 39}]},
     }
 
     def do_GET(self) -> None:

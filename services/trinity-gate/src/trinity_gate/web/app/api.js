@@ -96,7 +96,9 @@ export class Api {
     const url = this.#url(path, query);
     url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
     const token = this.token;
-    return { url, protocols: token ? ["trinity-gate", `bearer.${token}`] : ["trinity-gate"] };
+    // In base64url: not every token could be a subprotocol as it is.
+    const encoded = token && btoa(token).replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
+    return { url, protocols: token ? ["trinity-gate", `bearer64.${encoded}`] : ["trinity-gate"] };
   }
 
   stateSocket = () => this.#socket("/stream");

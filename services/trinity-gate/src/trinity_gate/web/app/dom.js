@@ -4,6 +4,8 @@
  * @module
  */
 
+import { ICONS } from "./icons.js";
+
 const SVG = "http://www.w3.org/2000/svg";
 
 /** Set the properties and attributes of `node`; see `el`. */
@@ -42,17 +44,22 @@ function append(node, children) {
   for (const child of children.flat()) if (child || child === 0) node.append(child);
 }
 
-/** A picture of the sprite `icons.svg`; decoration only, so hidden from readers. */
+/** A picture of `icons.js`; decoration only, so hidden from readers. */
 export function icon(name, extra = "") {
-  const href = new URL(`../icons.svg#${name}`, import.meta.url);
-  return svg("svg", { class: `icon ${extra}`.trim(), "aria-hidden": "true", focusable: "false" }, svg("use", { href: href.pathname + href.hash }));
+  const line = svg("path", { class: "icon-line" });
+  const solid = svg("path", { class: "icon-solid" });
+  const node = svg("svg", { class: `icon ${extra}`.trim(), viewBox: "0 0 24 24", "aria-hidden": "true", focusable: "false" }, line, solid);
+  setIcon(node, name);
+  return node;
 }
 
 /** Show another picture in an `icon`. */
 export function setIcon(node, name) {
-  const use = node.firstElementChild;
-  const href = use.getAttribute("href").replace(/#.*$/, `#${name}`);
-  if (use.getAttribute("href") !== href) use.setAttribute("href", href);
+  if (node.dataset.icon === name) return;
+  node.dataset.icon = name;
+  const [line, solid = ""] = ICONS[name];
+  node.firstElementChild.setAttribute("d", line);
+  node.lastElementChild.setAttribute("d", solid);
 }
 
 /** Set text only where it differs, so that a reader's selection and a live region stay quiet. */

@@ -78,7 +78,7 @@ export function failAt(names, error) {
   const name = error.field ?? "";
   const found = names[name] ?? Object.entries(names).find(([known]) => name.endsWith(`.${known}`) || name.startsWith(`${known}.`))?.[1];
   if (!found) return false;
-  found.fail(error.message);
+  found.fail(error.message.replace(`${name}: `, ""));
   found.input.focus();
   return true;
 }

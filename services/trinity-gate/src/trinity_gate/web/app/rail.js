@@ -35,9 +35,8 @@ export async function askForToken(wrong) {
     ],
     focus: token.input,
     onSubmit: () => {
-      // What can be a header and a subprotocol.
-      if (/^[!#$%&'*+.^_`|~A-Za-z0-9-]+$/.test(token.input.value.trim())) return true;
-      token.fail("A token has letters, digits and -._~ only.");
+      if (/^[A-Za-z0-9._~+/=-]+$/.test(token.input.value.trim())) return true;
+      token.fail("A token has letters, digits and ._~+/=- only.");
       token.input.focus();
       return false;
     },

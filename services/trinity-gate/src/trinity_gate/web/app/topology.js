@@ -78,10 +78,10 @@ export class Topology {
       const { x, y } = places[position];
       const dot = svg("circle", { class: "topology-node", cx: x, cy: y, r: radius });
       const back = svg("circle", { class: "topology-back", cx: x, cy: y, r: radius });
-      const value = radius >= 9 ? svg("text", { class: "topology-value", x, y, "font-size": Math.max(8, radius * 0.62), dy: "0.35em" }) : null;
+      const value = radius >= 9 ? svg("text", { class: "topology-value", x, y, dy: "0.35em" }) : null;
       const name = nodes.length <= 40 ? svg("text", { class: "topology-label", x, y: y + radius + 12, text: label || `n${node_id}` }) : null;
       const title = svg("title", {});
-      return { group: svg("g", {}, back, dot, value, name, title), dot, value, title, name: label || `n${node_id}` };
+      return { group: svg("g", {}, back, dot, value, name, title), dot, value, title, name: label || `n${node_id}`, radius };
     });
     const titleId = uniqueId("topology");
     this.#title = svg("title", { id: titleId, text: `Topology ${gid}` });
@@ -99,12 +99,14 @@ export class Topology {
 
   #updateDrawing(values) {
     const size = values.reduce((most, value) => Math.max(most, Math.abs(Number(value))), 0) || 1;
-    for (const [position, { dot, value, title, name }] of this.#nodes.entries()) {
+    for (const [position, { dot, value, title, name, radius }] of this.#nodes.entries()) {
       const share = Number(values[position]) / size;
       set(dot, { "fill-opacity": (0.06 + 0.84 * Math.abs(share)).toFixed(3) });
       dot.classList.toggle("negative", share < 0);
       if (value) {
-        setText(value, short(values[position]));
+        const text = short(values[position]);
+        setText(value, text);
+        value.setAttribute("font-size", (radius * Math.min(0.62, 2.2 / text.length)).toFixed(1));
         value.classList.toggle("inverse", Math.abs(share) > 0.5);
       }
       setText(title, `${name}: ${count(values[position])}`);

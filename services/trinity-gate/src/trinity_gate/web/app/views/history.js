@@ -25,7 +25,7 @@ function resultTag(result) {
 
 /** A long id by its end, which is what tells two apart. */
 function brief(id) {
-  return id.length <= 16 ? id : `…${id.slice(-10)}`;
+  return id.length <= 16 ? id : `…${id.slice(-8)}`;
 }
 
 export class History {
@@ -261,7 +261,7 @@ export class History {
           ? el("p", { class: "empty", text: "The two snapshots are equal." })
           : el("div", { class: "scroll" }, el("table", { class: "diff" }, el("thead", {}, el("tr", {}, ...["Where", "Baseline", "Candidate"].map((text) => el("th", { scope: "col", text })))), el("tbody", {}, ...rows))),
       );
-      this.#side.focus();
+      this.#side.focus({ preventScroll: true });
     } catch (error) {
       this.#ctx.toasts.error("The runs could not be compared", error);
     } finally {

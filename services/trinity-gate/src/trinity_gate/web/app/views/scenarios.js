@@ -43,7 +43,7 @@ export class Scenarios {
   #list = el("ul", { class: "pick-list", "aria-label": "Scenarios" });
   #title = el("h2", { class: "card-title" });
   #badges = el("span", { class: "badges" });
-  #problem = el("div");
+  #problem = el("div", { class: "banner-slot" });
   #failure = el("div", { class: "form-error", role: "alert" });
   #changes = el("p", { class: "changes", role: "status" });
   #fieldset = el("fieldset", { class: "form-grid plain" });
@@ -361,7 +361,7 @@ export class Scenarios {
       return;
     }
     this.#topology.show(advanced.topology);
-    const rows = advanced.windows.map(({ window_id, apx_name, start_tick, end_tick, streams }) => el("tr", {}, el("td", { text: window_id }), el("td", { text: apx_name }), el("td", { class: "number", text: `${count(start_tick)} – ${count(end_tick)}` }), el("td", { text: streams.join(", ") })));
+    const rows = advanced.windows.map(({ window_id, apx_name, start_tick, end_tick, streams }) => el("tr", {}, el("td", { text: window_id }), el("td", { text: apx_name }), el("td", { class: "number", text: `${count(start_tick)} – ${count(end_tick)}` }), el("td", { text: streams.join(", ") || "the two defaults" })));
     const open = this.#advanced.querySelector("details")?.open ?? false;
     const facts = [
       ["Run config", config],
