@@ -164,7 +164,10 @@ class Gatekeeper:
         async def counted(message: Message) -> None:
             if message["type"] == "http.response.start":
                 self._metrics.counter(f"http_responses_{message['status'] // 100}xx").add()
-                message = {**message, "headers": [*message.get("headers", ()), *HEADERS]}
+                headers = [*message.get("headers", ()), *HEADERS]
+                if all(name != b"cache-control" for name, _ in headers):
+                    headers.append((b"cache-control", b"no-store"))
+                message = {**message, "headers": headers}
             await send(message)
 
         return counted
