@@ -5,8 +5,10 @@
 #   make gate                  Trinity Gate, the operator's page, on http://127.0.0.1:8400/
 #   make test                  everything that has to hold before a commit
 #   make test-full             the same with the slow tests
+#   make test-browser          those of the operator's page; installs a Chromium where there is none
 #   make chaos SECONDS=300     kill things for that long
 #   make bench, bench-full     the benchmarks, short and long
+#   make bench-aether          those of the Aether engine
 #   make lint, make fmt        the checks that run nothing; the formatter
 
 SHELL := /bin/sh
@@ -23,7 +25,7 @@ UV_FOUND := $(shell command -v uv 2>/dev/null)
 UV := $(or $(UV_FOUND),.tools/uv/bin/uv)
 RUN := $(UV) run --no-sync
 
-.PHONY: help demo gate test test-full chaos bench bench-full fmt lint sync clean
+.PHONY: help demo gate test test-full test-browser chaos bench bench-full bench-aether fmt lint sync clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -40,6 +42,11 @@ test: lint
 
 test-full: lint
 	$(RUN) pytest -n 2 -m '' $(PYTEST_ARGS)
+
+# `make test` runs them too where it finds a Chromium. With CI set, none is an error and no reason to skip.
+test-browser: sync
+	tools/install-chromium
+	CI=$${CI:-1} $(RUN) pytest tests/browser $(PYTEST_ARGS)
 
 lint: sync
 	$(RUN) ruff format --check .
@@ -59,6 +66,9 @@ bench: sync
 
 bench-full: sync
 	$(RUN) python -m tests.benchmarks.run --full
+
+bench-aether: sync
+	$(RUN) python -m tests.benchmarks.aether
 
 # The lock as it is, never a newer one: what is tested is what was committed.
 sync: $(UV)

@@ -229,3 +229,19 @@ def test_a_golden_with_less_detail_is_compared_in_that_detail(detail: str) -> No
     assert outcome.passed, outcome.diffs[0].render()
     (outcome,) = verify_golden(replaced(document, ("expect", "ticks", 1, "f_e", 0), 12345))
     assert outcome.diffs[0].path == "expect.ticks[1].f_e[0]"
+
+
+@pytest.mark.parametrize("destination", ["file", "stdout"])
+def test_a_golden_whose_run_logs_elsewhere_leaves_no_trace(
+    destination: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    document = json.loads(CASES[0].read_text())
+    document["inputs"]["run_config"]["logging"] = {
+        "enabled": True, "destination": destination, "file_path": "folder/log.jsonl",
+    }  # fmt: skip
+    (outcome,) = verify_golden(document)
+    # The recording had its log in memory.
+    assert outcome.diffs[0].path.startswith("expect.logs.")
+    assert list(tmp_path.iterdir()) == []
+    assert capsys.readouterr().out == ""

@@ -101,6 +101,20 @@ def test_a_session_cancelled_while_sealing_is_cancelled_and_can_be_sealed() -> N
     assert result.tick_result.last_hash == run_session(config).tick_result.last_hash
 
 
+def test_nothing_is_logged_after_a_session_was_cancelled() -> None:
+    session = Session(line(5000, governance={"governance_mode": "OBSERVE"}))
+    list(session)
+    # The first pieces of sealing are the gate's decisions.
+    session.advance(0)
+    session.cancel()
+    result = session.result()
+    count = len(result.logs)
+    assert 0 < count - 5000 < 5000
+    assert result.tick_result.seal()
+    assert len(result.logs) == count
+    assert result.logs[-1].event == "run_cancelled"
+
+
 def test_cancelling_is_asked_between_pieces() -> None:
     asked: list[SessionProgressV1] = []
     result = run_session(

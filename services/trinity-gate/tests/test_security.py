@@ -135,7 +135,7 @@ class TestRequests:
         assert error_of(await gate.client.get(url))[0] == 404
 
     async def test_ids_are_never_paths(self, gate: GateProcess) -> None:
-        for run_id in ("..", ".", "%2e%2e", "a%00b", "x" * 500, "run-%F0%9F%98%80"):
+        for run_id in (".%2e", ".", "%2e%2e", "a%00b", "x" * 500, "run-%F0%9F%98%80"):
             for path in (f"/runs/{run_id}", f"/history/{run_id}/export", f"/runs/{run_id}/logs"):
                 url = httpx.URL(gate.url).copy_with(raw_path=path.encode())
                 assert (await gate.client.get(url)).status_code in (404, 405)

@@ -1,5 +1,6 @@
 """The Aether engine: the CMP-0 tick loop with its five pillars, exact and fast."""
 
+from gbe_aether.apxi import APXiFitV1, ConstSegmentV1, LinearTrendV1, RunSegmentV1, best_fit, fit
 from gbe_aether.bundle import Bundle, BundleWriter, documents_of, extend_bundle, write_bundle
 from gbe_aether.canonical import H, canonical, plain
 from gbe_aether.documents import MAX_DOCUMENT_BYTES
@@ -12,6 +13,7 @@ from gbe_aether.governance import (
     governance_from_document,
     governance_from_run_config,
 )
+from gbe_aether.integrity import IntegrityLinkV1, integrity_links, merkle_root
 from gbe_aether.introspection import IntrospectionViewV1, build_introspection_view
 from gbe_aether.metrics import MetricsConfigV1, MetricsSnapshotV1
 from gbe_aether.profile import ProfileConfigV1, cmp0_profile, load_profile_config
@@ -105,6 +107,17 @@ __all__ = [
     "LedgerVerification",
     "verify_ledger",
     "replay_state",
+    "IntegrityLinkV1",
+    "integrity_links",
+    "merkle_root",
+    # APXi
+    "APXiFitV1",
+    "ConstSegmentV1",
+    "LinearTrendV1",
+    "RunSegmentV1",
+    "fit",
+    "best_fit",
+    # canonical text
     "H",
     "canonical",
     "plain",

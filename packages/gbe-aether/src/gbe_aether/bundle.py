@@ -22,7 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-from gbe_aether.canonical import ascii_line, canonical, json_bytes, plain
+from gbe_aether.canonical import ascii_line, json_bytes, plain, record_bytes
 from gbe_aether.introspection import build_introspection_view
 from gbe_aether.result import SessionRunResult
 from gbe_aether.session_config import SessionConfigV1
@@ -36,7 +36,7 @@ SNAPSHOT_VALUES = 5_000_000
 """Up to how many values (ticks times nodes and edges) a bundle holds the session snapshot unless told otherwise."""
 
 _BLOCK = 256 * 1024
-_LINE_LIMIT = 512 * 1024 * 1024
+_LINE_LIMIT = 256 * 1024 * 1024
 
 Step = Callable[[], None]
 
@@ -135,8 +135,8 @@ def write_bundle(
         bundle.add("session.json", json_bytes(_session_json(result)))
         bundle.add("ledgers.jsonl", _lines(map(history.ledger_text, every)))
         bundle.add("p_blocks.jsonl", _lines(map(history.loom_text, every)))
-        bundle.add("data_envelopes.jsonl", _lines(canonical(sealing.data(tick)) for tick in every))
-        bundle.add("u_ledger.jsonl", _lines(canonical(sealing.entry(tick)) for tick in every))
+        bundle.add("data_envelopes.jsonl", _lines(envelope for envelope, _ in sealing.tick_texts()))
+        bundle.add("u_ledger.jsonl", _lines(entry for _, entry in sealing.tick_texts()))
         bundle.add("i_blocks.jsonl", _records(ticks.i_blocks))
         bundle.add("scenes.jsonl", _records(ticks.scenes))
         bundle.add("envelopes.jsonl", _records(result.all_envelopes()))
@@ -329,7 +329,7 @@ def _lines(texts: Iterable[bytes]) -> Iterator[bytes]:
 
 def _records(records: Iterable[Any]) -> Iterator[bytes]:
     for record in records:
-        yield json_bytes(plain(record)) + b"\n"
+        yield record_bytes(record) + b"\n"
 
 
 def _pieces(content: Iterable[bytes]) -> Iterator[bytes]:

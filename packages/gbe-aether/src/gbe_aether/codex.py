@@ -1,6 +1,7 @@
 """Codex Eterna: patterns that occurred, and proposals to place them (specification, section 7)."""
 
 import hashlib
+import heapq
 from array import array
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -11,7 +12,21 @@ from gbe_aether.records import CodexMotifV1, CodexProposalV1
 
 PATTERN = "edge_flux_pattern_v1"
 
+_STRETCH = 32
+"""How many edges of a signature are compared at first."""
+
+_HELD = 1_000_000
+"""About how many differences are in memory for it."""
+
+_BLOCK = 4096
+"""How many signatures are sorted in one go."""
+
 _Key = tuple[int, ...] | bytes
+
+_Found = list[int]
+"""How often a signature occurred, its first and its last tick."""
+
+_Keyed = tuple[list[int], _Found]
 
 
 class Occurrences:
@@ -34,7 +49,7 @@ class Occurrences:
         found[0] += 1
         found[2] = tick
 
-    def found(self) -> list[list[int]]:
+    def found(self) -> list[_Found]:
         """Count, first tick and last tick of each signature, in no particular order."""
         return list(self._by_key.values())
 
@@ -58,7 +73,7 @@ class Codex:
         self._history = history
         self._edges = [edge.e_id for edge in history.config.topology.edges]
         self._found = occurrences.found()
-        self._proposed: Sequence[int] = ()
+        self._proposed: list[int] = []
         self._verdicts: list[Verdict] = []
 
     @property
@@ -77,20 +92,49 @@ class Codex:
         return self._verdicts
 
     def learn(self) -> Iterator[None]:
-        """Put the motifs into their order, a bounded piece of work between yields."""
-        keyed = []
-        for found in self._found:
-            keyed.append((self._history.outcome(found[1]).du, found))
-            yield
-        keyed.sort(key=lambda each: list(each[0]))
-        self._found = [found for _, found in keyed]
+        """Put the motifs into their order, a bounded piece of work between yields.
+
+        The order is that of the lists of differences. They are compared a stretch of edges at a time,
+        so that no more than a stretch of each is in memory, and further only where they are equal.
+        """
+        ordered: list[_Found] = []
+        # Groups that are equal so far, the next one last, each with the number of edges looked at.
+        pending = [(self._found, 0)]
+        while pending:
+            group, start = pending.pop()
+            if len(group) == 1 or start >= len(self._edges):
+                ordered += group
+                continue
+            # Twice as far each time, so that a long equal beginning doesn't take many readings.
+            stop = start + max(_STRETCH, min(start, _HELD // len(group)))
+            keyed: list[_Keyed] = []
+            for found in sorted(group, key=_first_tick):
+                keyed.append((self._history.differences(found[1], start, stop), found))
+                yield
+            groups: list[list[_Found]] = []
+            last: list[int] | None = None
+            blocks: list[list[_Keyed]] = []
+            for first in range(0, len(keyed), _BLOCK):
+                blocks.append(sorted(keyed[first : first + _BLOCK], key=_signature))
+                yield
+            for key, found in heapq.merge(*blocks, key=_signature):
+                if key == last:
+                    groups[-1].append(found)
+                else:
+                    groups.append([found])
+                    last = key
+                yield
+            pending += [(each, stop) for each in reversed(groups)]
+        self._found = ordered
 
     def propose(self, decisions: Decisions) -> Iterator[None]:
         """Decide on a proposal for each motif, in the text order of their ids."""
-        count = self.motifs
-        # Numbers of one width are in text order as they are; wider ones fall between.
-        self._proposed = range(count) if count <= 9999 else sorted(range(count), key=_motif_id)
-        for _ in range(count):
+        # Numbers of one width are in text order as they are; a wider one comes between them.
+        count, ends = self.motifs, [0]
+        while ends[-1] < count:
+            ends.append(min(count, 9999 if len(ends) == 1 else 10 * ends[-1] + 9))
+        for index in heapq.merge(*map(range, ends, ends[1:]), key=_motif_id):
+            self._proposed.append(index)
             self._verdicts.append(decisions.decide())
             yield
 
@@ -147,6 +191,14 @@ class Codex:
     def accepted(self) -> list[int]:
         """The indices of the accepted proposals."""
         return [index for index, verdict in enumerate(self._verdicts) if verdict.status == "ACCEPTED"]
+
+
+def _first_tick(found: _Found) -> int:
+    return found[1]
+
+
+def _signature(pair: _Keyed) -> list[int]:
+    return pair[0]
 
 
 def _motif_id(index: int) -> str:

@@ -4,7 +4,8 @@ Kept of a tick are the state after it, its s_t and C_t, and the hashes of its le
 other records follow from these, the topology and the inputs: they are made when they are read.
 """
 
-from collections.abc import Callable, Sequence
+from binascii import hexlify
+from collections.abc import Callable, Iterator, Sequence
 
 from gbe_aether.loom import PBlockText
 from gbe_aether.pfna import IntegerizationV1, PFNAQueue, payload_ref
@@ -64,6 +65,12 @@ class History:
         both = self._hashes[tick - 1].hex()
         return both[:64], both[64:]
 
+    def seals(self) -> Iterator[tuple[int, bytes, bytes]]:
+        """C_t of each tick, and the hashes of its ledger and its P-block as text."""
+        for chain, both in zip(self._chain.iterate(), self._hashes.iterate(), strict=True):
+            text = hexlify(both)
+            yield int(chain.split(b" ", 1)[0]), text[:64], text[64:]
+
     def post(self, tick: int) -> list[int]:
         """The state after a tick; of tick 0, the state that tick 1 starts from but for its own input."""
         return numbers(self._states[tick - 1]) if tick else list(self.initial)
@@ -80,11 +87,22 @@ class History:
         vector = self.queue.vector(tick)
         return state if vector is None else [a + b for a, b in zip(state, vector, strict=True)]
 
+    def differences(self, tick: int, start: int, stop: int) -> list[int]:
+        """The tick's differences over the edges with the indices `start` to `stop`, without the rest of the tick."""
+        state = self.pre(tick)
+        return [state[edge.i - 1] - state[edge.j - 1] for edge in self.config.topology.edges[start:stop]]
+
     def outcome(self, tick: int) -> Outcome:
         """The tick once more."""
-        if self._read is None or self._read[0] != tick:
-            self._read = tick, self._stepper.step(self.pre(tick), None)
-        return self._read[1]
+        read = self._read
+        if read is not None and read[0] == tick:
+            return read[1]
+        if read is not None and read[0] == tick - 1 and read[1].at_rest and not self.queue.refs(tick):
+            outcome = read[1]
+        else:
+            outcome = self._stepper.step(self.pre(tick), None)
+        self._read = tick, outcome
+        return outcome
 
     def ledger(self, tick: int) -> UMXTickLedgerV1:
         """The tick ledger."""

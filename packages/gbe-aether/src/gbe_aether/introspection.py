@@ -35,8 +35,9 @@ class IntrospectionViewV1:
         self.p_blocks_by_tick: Mapping[int, LoomPBlockV1] = ByTick(every, ticks.p_blocks)
         self.i_blocks_by_tick: Mapping[int, LoomIBlockV1] = ByTick(ticks.i_block_ticks, ticks.i_blocks)
         self.uledger_by_tick: Mapping[int, ULedgerEntryV1] = ByTick(every, ticks.u_ledger_entries)
-        # Of windows that share an apx_name the one declared last has the manifest.
-        window_of = {window.apx_name: window.window_id for window in result.config.windows}
+        # Of windows with one id the later stands for both; of those with one apx_name it has the manifest.
+        windows = {window.window_id: window for window in result.config.windows}
+        window_of = {window.apx_name: window.window_id for window in windows.values()}
         self.manifests_by_window: Mapping[str, APXManifestV1] = {
             window_of[name]: manifest for name, manifest in ticks.manifests.items()
         }

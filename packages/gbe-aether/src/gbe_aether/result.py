@@ -1,8 +1,9 @@
 """The result of a session: every record of it, made when it is read."""
 
-import hashlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from binascii import hexlify
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from hashlib import sha256
 from typing import Any
 
 from gbe_aether.codex import Codex, Occurrences
@@ -60,6 +61,7 @@ class Sealing:
         self._text: EntryText | None = None
         self._entries = Column(spool, width=64)
         self._work: Iterator[None] | None = None
+        self._log: Callable[[], None] | None = None
 
     def finish(self, logger: StructuredLogger | None = None, until: float | None = None) -> bool:
         """Go on with the work.
@@ -80,6 +82,10 @@ class Sealing:
             self.done = True
         return True
 
+    def mute(self) -> None:
+        """Log nothing any more: the session's log has ended."""
+        self._log = None
+
     def _steps(self, logger: StructuredLogger | None) -> Iterator[None]:
         config, history = self.history.config, self.history
         ticks = history.ticks
@@ -90,12 +96,13 @@ class Sealing:
         rejected = False
         if config.governance.active:
             rejected = self._gate.status(self._gate.reasons(self.envelopes.data_layer, 1)) == "REJECTED"
-            log = logger.series("gate_governance_decision", self._decision_entry) if logger else None
-            if log is not None:
-                for tick in range(ticks):
-                    log()
-                    if tick % 64 == 63:
-                        yield
+            self._log = logger.series("gate_governance_decision", self._decision_entry) if logger else None
+            for tick in range(ticks):
+                if self._log is None:
+                    break
+                self._log()
+                if tick % 64 == 63:
+                    yield
         if self.codex is not None:
             for _ in self.codex.learn():
                 yield
@@ -113,17 +120,16 @@ class Sealing:
         history = self.history
         self._text = text = self._entry_text()
         data = self.envelopes.data_text(self.primary.manifest_check)
-        queue, previous, chain = history.queue, None, history.chain(0)
-        for tick in range(1, history.ticks + 1):
-            nap = hashlib.sha256(data.write(tick, chain, queue.at(tick))).digest()
-            umx, loom = history.hashes(tick)
-            chain = history.chain(tick)
-            entry = hashlib.sha256(text.write(tick, chain, umx, loom, nap.hex(), previous)).digest()
+        queue, previous, before = history.queue, None, history.chain(0)
+        for tick, (chain, umx, loom) in enumerate(history.seals(), 1):
+            nap = sha256(data.write(tick, before, queue.at(tick) if queue else ())).digest()
+            entry = sha256(text.write(tick, chain, umx, loom, hexlify(nap), previous)).digest()
             self._entries.append(nap + entry)
-            previous = entry.hex()
-            self.sealed, self.head_hash = tick, previous
+            previous, before = hexlify(entry), chain
+            self.sealed = tick
             if tick % 32 == 0:
                 yield
+        self.head_hash = None if previous is None else previous.decode()
 
     def _entry_text(self) -> EntryText:
         config = self.history.config
@@ -151,6 +157,21 @@ class Sealing:
         umx, loom = self.history.hashes(tick)
         previous = self.entry_hashes(tick - 1)[1] if tick > 1 else None
         return self._text.record(tick, self.history.chain(tick), umx, loom, self.entry_hashes(tick)[0], previous)
+
+    def tick_texts(self) -> Iterator[tuple[bytes, bytes]]:
+        """The canonical text of the DATA envelope and of the U-ledger entry of each tick, once it is sealed."""
+        history, text = self.history, self._text
+        if text is None:
+            return
+        data = self.envelopes.data_text(self.primary.manifest_check)
+        previous, before = None, history.chain(0)
+        for tick, ((chain, umx, loom), both) in enumerate(
+            zip(history.seals(), self._entries.iterate(), strict=True), 1
+        ):
+            hashes = hexlify(both)
+            envelope = data.write(tick, before, history.queue.at(tick))
+            yield envelope, text.write(tick, chain, umx, loom, hashes[:64], previous)
+            previous, before = hashes[64:], chain
 
     def checkpoint(self) -> ULedgerCheckpointV1 | None:
         """The end of the chain; there is none before it is sealed, or without ticks."""

@@ -11,20 +11,86 @@ import msgspec
 
 from gbe_aether.canonical import ascii_indented, ascii_text, plain
 from gbe_aether.documents import read_document
+from gbe_aether.records import EdgeFluxV1, EdgeTickV1
 from gbe_aether.result import SessionRunResult
 from gbe_aether.run_config import RunConfigV1
 from gbe_aether.session import run_session
 from gbe_aether.session_config import SessionConfigV1, load_run_session_config, load_scenario_session_config
+from gbe_aether.topology import TopologySnapshotEdgeV1
 
 FULL_FORMAT = "gbe-aether-full/1"
 MISSING = "<missing>"
 
-_LEFT_OUT = {
-    "ledgers": ("nap_ref", "causal_radius_applied", "epsilon_applied", "policy_notes"),
-    "p_blocks": ("gid", "topology_version"),
-    "i_blocks": ("gid", "topology_version"),
-    "scenes": ("pfna_refs",),
-    "u_ledger_entries": ("slp_event_refs", "topology_version", "policy_set_hash"),
+
+# What the recorded form has of each record. Fields that are hashed are missing in them.
+
+
+class _Ledger(msgspec.Struct):
+    edges: list[EdgeTickV1]
+    post_u: list[int]
+    pre_u: list[int]
+    sum_post_u: int
+    sum_pre_u: int
+    tick: int
+    z_check: int
+
+
+class _PBlock(msgspec.Struct):
+    C_t: int
+    edge_flux_summary: list[EdgeFluxV1]
+    s_t: int
+    seq: int
+    tick: int
+
+
+class _IBlock(msgspec.Struct):
+    C_t: int
+    W: int
+    post_u: list[int]
+    profile_version: str
+    tick: int
+    topology_snapshot: list[TopologySnapshotEdgeV1]
+
+
+class _Scene(msgspec.Struct):
+    C_prev: int
+    C_t: int
+    gid: str
+    ledger_ref: str
+    manifest_check: int
+    meta: dict[str, Any]
+    nap_envelope_ref: str | None
+    nid: str
+    post_u: list[int]
+    pre_u: list[int]
+    run_id: str
+    tick: int
+    window_id: str
+
+
+class _Entry(msgspec.Struct):
+    C_t: int
+    apx_manifest_hash: str
+    codex_library_hash: str | None
+    gid: str
+    loom_block_hash: str
+    manifest_check: int
+    meta: dict[str, Any]
+    nap_envelope_hash: str
+    prev_entry_hash: str | None
+    run_id: str
+    tick: int
+    timestamp_utc: str | None
+    umx_ledger_hash: str
+    window_id: str
+
+
+_REDUCED: dict[str, type[msgspec.Struct]] = {
+    "ledgers": _Ledger,
+    "p_blocks": _PBlock,
+    "i_blocks": _IBlock,
+    "scenes": _Scene,
+    "u_ledger_entries": _Entry,
 }
 
 
@@ -70,10 +136,8 @@ def _tick_result_parts(result: SessionRunResult) -> dict[str, Any]:
 
 
 def _reduced(name: str, record: Any) -> Any:
-    value = plain(record)
-    for field in _LEFT_OUT.get(name, ()):
-        value.pop(field, None)
-    return value
+    form = _REDUCED.get(name)
+    return record if form is None else form(*(getattr(record, field) for field in form.__struct_fields__))
 
 
 def _reduced_manifest(record: Any) -> dict[str, Any]:
@@ -106,7 +170,7 @@ def session_snapshot(result: SessionRunResult) -> dict[str, Any]:
         if name == "manifests":
             parts[name] = {apx_name: _reduced_manifest(each) for apx_name, each in value.items()}
         elif isinstance(value, Sequence) and not isinstance(value, str):
-            parts[name] = [_reduced(name, each) for each in value]
+            parts[name] = [plain(_reduced(name, each)) for each in value]
     members["lifecycle_envelopes"] = [plain(each) for each in members["lifecycle_envelopes"]]
     return members
 

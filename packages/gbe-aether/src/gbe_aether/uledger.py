@@ -57,20 +57,20 @@ class EntryText:
         self._before_umx = f',"timestamp_utc":null,"topology_version":{version},"umx_ledger_hash":"'.encode()
         self._end = f'","window_id":{window_text}}}'.encode()
 
-    def write(self, tick: int, chain: int, umx: str, loom: str, nap: str, previous: str | None) -> bytes:
-        """The text of a tick's entry."""
+    def write(self, tick: int, chain: int, umx: bytes, loom: bytes, nap: bytes, previous: bytes | None) -> bytes:
+        """The text of a tick's entry; the hashes are hexadecimal text."""
         return b'{"C_t":%d%b%b%b%b%b%b%b%d%b%b%b' % (
             chain,
             self._before_loom,
-            loom.encode(),
+            loom,
             self._before_nap,
-            nap.encode(),
+            nap,
             self._before_prev,
-            b"null" if previous is None else b'"%b"' % previous.encode(),
+            b"null" if previous is None else b'"%b"' % previous,
             self._before_tick,
             tick,
             self._before_umx,
-            umx.encode(),
+            umx,
             self._end,
         )
 

@@ -64,16 +64,12 @@ def verify_ledger(source: SessionRunResult | Mapping[str, Any] | str | os.PathLi
 
 def _verify_result(result: SessionRunResult) -> LedgerVerification:
     ticks = result.tick_result
-    entries, history = ticks.u_ledger_entries, ticks.history
+    history = ticks.history
+    ticks.seal()
 
     def texts() -> Iterator[TickTexts]:
-        for tick in range(1, result.completed_ticks + 1):
-            yield TickTexts(
-                history.ledger_text(tick),
-                history.loom_text(tick),
-                canonical(ticks.sealing.data(tick)),
-                canonical(entries[tick - 1]),
-            )
+        for tick, (envelope, entry) in enumerate(ticks.sealing.tick_texts(), 1):
+            yield TickTexts(history.ledger_text(tick), history.loom_text(tick), envelope, entry)
 
     return _verify(texts(), session_part(result))
 

@@ -24,7 +24,6 @@ from gbe_jobs_domain.nodes import Kind, Scalar, Unreadable
 from gbe_jobs_domain.parsing import parse, readable
 from gbe_jobs_domain.plain_json import decode_plain
 from gbe_jobs_domain.reader import Reader
-from gbe_jobs_domain.schema_files import SchemaFiles
 
 __all__ = [
     "MAX_DOCUMENT_BYTES",
@@ -81,7 +80,6 @@ def load_document(
             variables or {},
             max_bytes,
             inner=InnerDocuments(folder, max_bytes),
-            schemas=SchemaFiles(folder),
             given_as=given_as,
         )
         return _load(whole, reader)

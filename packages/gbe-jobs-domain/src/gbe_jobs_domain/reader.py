@@ -57,7 +57,7 @@ class Reader:
         self._inner = inner or InnerDocuments(None, limit)
         self._outermost = outermost
         self._given_as = given_as
-        self._schemas = schemas or SchemaFiles(None)
+        self._schemas = schemas or SchemaFiles(None if inner is None else inner.folder)
         self._substituted = 0
         self._limit = limit
         self._suggester = Suggester()
@@ -66,7 +66,7 @@ class Reader:
         self.height = 0
         """Levels of molecules within molecules that were found in it."""
         self.with_files = False
-        """Whether one of them is a file."""
+        """Whether one of them, or a schema, is a file."""
 
     def read(self, root: Node | None) -> JobDefinition | None:
         """The definition; None where there are errors."""
@@ -381,6 +381,10 @@ class Reader:
             if isinstance(param, SecretRef):
                 message = "a secret can't be passed to a molecule: it would travel with the inner job"
                 self._errors.on(given[name][1], (*path, "params", name), message, "name it in the step that needs it")
+        declared = _value(task, "output_schema")
+        if declared is not None and (mode is None or mode == "bus"):
+            message = "the data of a molecule is put together when its last step is over, and not checked"
+            self._errors.on(declared, (*path, "output_schema"), message, "say it of the steps, or use mode: local")
         on_lost = _value(task, "on_lost")
         if isinstance(on_lost, Scalar) and on_lost.text == OnLost.FAIL and mode != "local":
             message = "a molecule is never run a second time, it is gone on with"
@@ -463,6 +467,7 @@ class Reader:
         schema = self._schemas.read(node, self._errors, path)
         if schema is None:
             return None
+        self.with_files |= isinstance(node, Scalar)
         self._substituted += schema.size
         if self._substituted > self._limit:
             self._errors.on(node, path, f"the schemas make the definition larger than {self._limit:,} bytes")

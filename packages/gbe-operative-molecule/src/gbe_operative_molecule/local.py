@@ -10,9 +10,9 @@ import logging
 import random
 from collections.abc import AsyncIterable, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
-import msgspec
+from msgspec import Raw, json
 from msgspec.structs import replace
 
 from gbe_jobs_domain.dag import topological_order
@@ -21,7 +21,7 @@ from gbe_jobs_domain.edges import ARTIFACT_STORE, EdgeData, Inline, Ref, inline
 from gbe_jobs_domain.ids import task_id
 from gbe_jobs_domain.outcomes import TIMEOUT_EXIT_CODE, Completed, Failed, FailureKind, Skipped, TaskOutcome
 from gbe_jobs_domain.paths import PathError, opened
-from gbe_jobs_domain.payloads import ProgressKind, TaskQueued, encode
+from gbe_jobs_domain.payloads import ProgressKind, TaskQueued
 from gbe_jobs_domain.results import NoSuchOutput, ToBeRead, handed_on
 from gbe_nexus import ArtifactStore, IntegrityError, NexusError, NotFound, PayloadTooLarge
 from gbe_operative.contract import (
@@ -36,11 +36,10 @@ from gbe_operative.contract import (
 )
 from gbe_operative.core.backoff import retry_delay, seconds_text
 from gbe_operative.core.inputs import InputError, plan_inputs
-from gbe_operative.edge_checks import check_after, check_before
+from gbe_operative.edge_checks import EdgeChecks
 from gbe_operative.inputs import run_errands
 from gbe_operative.plugin_settings import ConfigurationError
 from gbe_operative.plugins import PluginError, load
-from gbe_operative.schema_checks import SchemaChecks
 from gbe_operative.settings import WorkerSettings
 from gbe_operative_molecule.plan import rejected
 from gbe_operative_molecule.submission import insist
@@ -63,7 +62,6 @@ class LocalOperatives:
         self._make = make or (lambda task_type: load(task_type, [task_type]))
         self._found: dict[str, Operative] = {}
         self._lock = asyncio.Lock()
-        self.checks = SchemaChecks(_LIMITS.check_limit)
 
     async def of(self, task_type: str) -> Operative:
         """The Operative for steps of this type. Raises `OperativeError` where there is none."""
@@ -83,7 +81,6 @@ class LocalOperatives:
         """Close those that were started."""
         while self._found:
             await self._found.popitem()[1].close()
-        await self.checks.close()
 
 
 async def run_locally(
@@ -93,6 +90,7 @@ async def run_locally(
     lineage: Sequence[str],
     *,
     operatives: LocalOperatives,
+    checks: EdgeChecks | None,
     slots: int,
     molecule: Callable[[Execution], Awaitable[Result]],
     molecule_types: Sequence[str],
@@ -104,7 +102,7 @@ async def run_locally(
     routes: dict[str, Callable[[Execution], Awaitable[Result] | Result]] = {}
     for task_type in sorted({step.task_type for step in definition.tasks}):
         routes[task_type] = molecule if task_type in molecule_types else (await operatives.of(task_type)).execute
-    run = _Run(outer, definition, inner_id, lineage, routes, slots, operatives.checks)
+    run = _Run(outer, definition, inner_id, lineage, routes, slots, checks)
     return await run.to_its_end()
 
 
@@ -119,10 +117,10 @@ class _Run:
         lineage: Sequence[str],
         routes: Mapping[str, Callable[[Execution], Awaitable[Result] | Result]],
         slots: int,
-        checks: SchemaChecks,
+        checks: EdgeChecks | None,
     ) -> None:
-        self._outer = outer
         self._checks = checks
+        self._outer = outer
         self._definition = definition
         self._inner_id = inner_id
         self._lineage = list(lineage)
@@ -244,24 +242,26 @@ class _Run:
         task = self._task(index, step)
         inputs = plan_inputs(task, _no_secret)
         await insist("fetch inputs", lambda: run_errands(inputs, task, outer.artifacts, _LIMITS.fetch_limit))
+        declares = step.input_schema is not None or step.output_schema is not None
+        if declares and self._checks is None:
+            raise rejected(f"mode: local: what step {step.name!r} declares of its data can't be checked here")
+        if declares and self._checks is not None and (refusal := await self._checks.before(task, inputs)) is not None:
+            return refusal
         deadline = None
         if step.timeout_secs is not None:
             deadline = asyncio.get_running_loop().time() + step.timeout_secs
         host = _Host(outer, step.name)
         execution = Execution(host, task, attempt, inputs.params, inputs.refs, deadline)
-        bench = _Bench(outer.artifacts, self._checks)
-        if (refusal := await check_before(bench, task, execution, inputs)) is not None:
-            return refusal
         result = self._routes[step.task_type](execution)
         outcome = await self._ended(step, execution, result) if isinstance(result, Awaitable) else result
         if isinstance(outcome, Delegated):
             raise rejected(f"mode: local: step {step.name!r} can't go on as a job of its own")
         if not isinstance(outcome, Completed | Skipped | Failed):
             raise OperativeError(f"the Operative returned {type(outcome).__name__}, not an outcome")
-        if isinstance(outcome, Completed):
-            checked, again = await check_after(bench, execution, outcome)
-            if isinstance(checked, Failed) and not again:
-                return replace(checked, kind=FailureKind.REJECTED)
+        if isinstance(outcome, Completed) and step.output_schema is not None and self._checks is not None:
+            checked, again = await self._checks.after(task, outcome)
+            if not again and isinstance(checked, Failed):
+                raise OperativeError(checked.error, retryable=False)
             outcome = checked
         return await self._fitted(execution, outcome)
 
@@ -282,11 +282,11 @@ class _Run:
             max_retries=step.max_retries,
             retry=step.retry,
             on_lost=step.on_lost,
-            input_schema=_raw(step.input_schema),
-            output_schema=_raw(step.output_schema),
             journal_seq=outer.journal_seq,
             depth=outer.depth + 1,
             lineage=self._lineage,
+            input_schema=None if step.input_schema is None else Raw(json.encode(step.input_schema)),
+            output_schema=None if step.output_schema is None else Raw(json.encode(step.output_schema)),
         )
 
     async def _ended(self, step: TaskDefinition, execution: Execution, result: Awaitable[Result]) -> Result:
@@ -343,25 +343,8 @@ def _blamed(outcome: Failed, step: str, inner_id: str) -> Failed:
     return replace(outcome, output=[], data=inline(where))
 
 
-def _raw(schema: dict[str, Any] | None) -> msgspec.Raw | None:
-    return None if schema is None else msgspec.Raw(encode(schema))
-
-
 def _no_secret(name: str) -> str | None:
     raise InputError(f"mode: local: secret {name!r} is not given to a step within another task; use mode: bus")
-
-
-class _Bench:
-    """What the checks of a step's data need: a `Checking`."""
-
-    settings = _LIMITS
-
-    def __init__(self, artifacts: ArtifactStore, checks: SchemaChecks) -> None:
-        self.artifacts = artifacts
-        self.checks = checks
-
-    async def insist(self, what: str, action: Callable[[], Awaitable[T]]) -> T:
-        return await insist(what, action)
 
 
 class _Host:

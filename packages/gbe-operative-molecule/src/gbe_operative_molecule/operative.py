@@ -65,6 +65,8 @@ class MoleculeOperative(Operative):
         task = execution.task
         found = plan(task, execution.attempt, execution.params, self._settings.max_depth)
         local = within_local or found.mode == "local"
+        if not local and task.output_schema is not None:
+            raise rejected("output_schema: the data of a molecule on the bus is not checked; declare it for its steps")
         variables = dict(found.variables)
         if not local:
             for name, ref in execution.refs.items():
@@ -78,6 +80,7 @@ class MoleculeOperative(Operative):
                 found.child,
                 lineage,
                 operatives=self._local,
+                checks=self._context.checks if self._context is not None else None,
                 slots=self._settings.local_slots,
                 molecule=lambda inner: self._execute(inner, within_local=True),
                 molecule_types=self._types,
@@ -118,6 +121,8 @@ class MoleculeOperative(Operative):
                 raise rejected(f"param {REFERENCE!r}: {error}") from error
             text, source = registered.text, registered.reference
             lineage = lineage_of(task, source)
+        if len(text) > MAX_BYTES:
+            raise rejected(f"a molecule of {len(text):,} bytes is too large (limit {MAX_BYTES:,} bytes)")
         if len(text) > IN_A_THREAD:
             definition = await asyncio.to_thread(inner_definition, text, source, variables, task.org_id)
         else:

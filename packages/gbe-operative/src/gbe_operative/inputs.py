@@ -7,8 +7,8 @@ import hashlib
 from msgspec import DecodeError, Raw, Struct, json
 
 from gbe_jobs_domain.edges import ARTIFACT_STORE, Ref
-from gbe_jobs_domain.payloads import TaskQueued
 from gbe_jobs_domain.paths import Text
+from gbe_jobs_domain.payloads import TaskQueued
 from gbe_jobs_domain.records import ParentRecord
 from gbe_jobs_domain.subjects import artifact_key, parent_key
 from gbe_nexus import Artifact, ArtifactStore, IntegrityError, NotFound, PayloadTooLarge

@@ -8,6 +8,7 @@ WebSocket, which the Origin check sees to.
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import ipaddress
 import json
@@ -53,6 +54,8 @@ CALLER: Final = "trinity_gate.caller"
 
 PROTOCOL: Final = "trinity-gate"
 _TOKEN_PROTOCOL: Final = "bearer."
+_ENCODED_TOKEN_PROTOCOL: Final = "bearer64."
+"""With the token in base64url without padding: a subprotocol can't have the `/` and `=` that a token may have."""
 _IN_URL: Final = frozenset({"token", "access_token", "bearer", "authorization"})
 
 
@@ -123,10 +126,7 @@ class Gatekeeper:
             if kind.lower() != "bearer":
                 raise _Denied(401, "unauthorized", "expected Authorization: Bearer TOKEN")
         elif scope["type"] == "websocket":
-            offered = scope.get("subprotocols", ())
-            token = next(
-                (name.removeprefix(_TOKEN_PROTOCOL) for name in offered if name.startswith(_TOKEN_PROTOCOL)), None
-            )
+            token = _offered_token(scope.get("subprotocols", ()))
         if token is None:
             return None
         caller = self._tokens.caller(token.strip())
@@ -183,6 +183,20 @@ def allowed_hosts(bound: str, more: Iterable[str]) -> frozenset[str]:
     except ValueError:
         names.add(bound.lower())
     return frozenset(names | LOOPBACK_NAMES)
+
+
+def _offered_token(offered: Iterable[str]) -> str | None:
+    """The token among the subprotocols."""
+    for name in offered:
+        if name.startswith(_TOKEN_PROTOCOL):
+            return name.removeprefix(_TOKEN_PROTOCOL)
+        if name.startswith(_ENCODED_TOKEN_PROTOCOL):
+            encoded = name.removeprefix(_ENCODED_TOKEN_PROTOCOL)
+            try:
+                return base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4)).decode("ascii")
+            except ValueError:
+                return None
+    return None
 
 
 def _host_name(host: str) -> str | None:
