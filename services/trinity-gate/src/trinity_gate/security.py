@@ -19,6 +19,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from gbe_runtime.log import one_line
 from gbe_runtime.metrics import Metrics
 from trinity_gate.index import Caller
 from trinity_gate.tokens import LOCAL, Tokens
@@ -86,7 +87,7 @@ class Gatekeeper:
             if http and scope["method"] not in SAFE_METHODS:
                 receive = await self._whole_body(scope, receive)
         except _Denied as denied:
-            log.info("%s %s denied: %s", scope.get("method", "WebSocket"), scope["path"], denied)
+            log.info("%s %s denied: %s", scope.get("method", "WebSocket"), one_line(scope["path"][:200]), denied)
             await (_answer if http else _deny_websocket)(denied, receive, counted)
             return
         await self._app(scope, receive, counted)
