@@ -26,7 +26,6 @@ from gbe_overseer.client import JobClient
 from gbe_runtime.connection import connect_bus
 from gbe_runtime.errors import ConfigurationError
 from gbe_runtime.lifecycle import Role
-from trinity_gate.app import make_app
 from trinity_gate.base import GovernanceBase
 from trinity_gate.errors import DamagedFile
 from trinity_gate.gate import Gate
@@ -74,10 +73,11 @@ class GateService(Role):
         listener = _listener(settings.host, settings.port)
         self.on_stop(_closing(listener.close))
         self._lock_data()
-        # Both take a moment; and what is wrong with the files is said at once.
+        # All of it takes a moment; and what is wrong with the files is said at once.
         bus = asyncio.ensure_future(self._bus())
         try:
             store = await self._store()
+            make_app = await asyncio.to_thread(_load_app)
         except BaseException:
             bus.cancel()
             await asyncio.wait({bus})
@@ -234,6 +234,13 @@ class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+
+def _load_app() -> Callable[..., ASGIApp]:
+    """FastAPI takes half a second to import, while the ecumene starts."""
+    from trinity_gate.app import make_app
+
+    return make_app
 
 
 def _check_exposure(host: str, tokens: Tokens | None) -> None:
