@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import io
 import json
@@ -410,6 +411,8 @@ async def test_scenarios_of_ones_own_fault_and_pfna(tmp_path: Path) -> None:
         assert int(live["nodes"][0]) + int(live["nodes"][1]) > 10**29
 
         # Only the last logs are kept.
-        assert (await gate.get(f"/history/{odd['run_id']}"))["log"]["state"] == "expired"
+        async with asyncio.timeout(30):
+            while (await gate.get(f"/history/{odd['run_id']}"))["log"]["state"] != "expired":
+                await asyncio.sleep(0.05)
         assert (await gate.get(f"/runs/{odd['run_id']}/logs"))["entries"] == []
         assert (await gate.get(f"/history/{large_run['run_id']}"))["log"]["state"] == "complete"

@@ -478,15 +478,15 @@ class Runs:
             doubting = asyncio.ensure_future(self._doubt(run, watch.view))
             try:
                 await asyncio.wait({watching, doubting}, return_when=asyncio.FIRST_COMPLETED)
-                if watching.done():
-                    watching.result()
-                    await self._conclude(run, watch.view)
-                else:
-                    await self._give_up(run, doubting.result())
             finally:
                 for task in (watching, doubting):
                     task.cancel()
                 await asyncio.wait({watching, doubting})
+            if not watching.cancelled():
+                watching.result()
+                await self._conclude(run, watch.view)
+            else:
+                await self._give_up(run, doubting.result())
 
     async def _watch(self, run: ActiveRun, watch: JobWatch) -> None:
         async for _ in watch:

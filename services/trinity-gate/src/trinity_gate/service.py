@@ -47,6 +47,9 @@ STOP_REASON = "the service was stopped"
 STOP_PATIENCE = 15.0
 """Seconds the results of a run are waited for that is cancelled at the stop."""
 
+MAX_HEAD = 32 * 1024
+"""Bytes of a request's line and headers."""
+
 SWITCH_INTERVAL = 0.0005
 """Seconds a thread may hold Python's lock while another one waits (Python's own default is ten times that)."""
 
@@ -181,6 +184,8 @@ class GateService(Role):
     async def _serve(self, app: ASGIApp, listener: socket.socket) -> None:
         config = uvicorn.Config(
             app,
+            http="h11",  # httptools would take a head of any size
+            h11_max_incomplete_event_size=MAX_HEAD,
             ws="websockets-sansio",
             ws_max_size=64 * 1024,
             lifespan="off",
