@@ -34,7 +34,7 @@ async def test_governance_is_applied_on_save_only_and_reaches_the_next_run(surfa
     assert await surface.api("GET", "/governance") == before
 
     await save.click()
-    await expect(surface.toast("The governance is saved")).to_have_count(1)
+    await expect(panel.locator(".changes")).to_contain_text("Saved")
     await expect(save).to_be_disabled()
     after = await surface.api("GET", "/governance")
     assert after["mode"] == "DRY_RUN"
