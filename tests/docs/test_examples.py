@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -59,6 +61,19 @@ def service() -> Iterator[str]:
         thread.join()
 
 
+def jq(folder: Path) -> Path:
+    """A directory with as much of jq as the examples need, the same on every host."""
+    place = folder / "bin"
+    place.mkdir()
+    program = place / "jq"
+    program.write_text(
+        f"#!{sys.executable}\nimport json, sys\nassert sys.argv[1:] == ['.data[]'], sys.argv\n"
+        "for item in json.load(sys.stdin)['data']:\n    print(json.dumps(item))\n"
+    )
+    program.chmod(0o755)
+    return place
+
+
 @dataclass(frozen=True)
 class Example:
     """How it is run and what it has to come to. `asks`: it takes the variable `base`, where the service is."""
@@ -78,6 +93,7 @@ EXAMPLES_RUN: dict[str, Example] = {
     "aether-sweep.yaml": Example(
         output("table", "even       [20,20,20,20,20]", "steep      [30,22,13,13,22]", "negative   [-3,-9,0,9,3]")
     ),
+    "build.yaml": Example(lambda tasks: tasks["compile"]["data"]["file"] == "app-0.0.0-linux.bin"),
     "ci.yaml": Example(
         lambda tasks: tasks["publish"]["state"] == "completed" and tasks["adds"]["state"] == "completed"
     ),
@@ -86,10 +102,18 @@ EXAMPLES_RUN: dict[str, Example] = {
     "diamond.yaml": Example(lambda tasks: tasks["d"]["state"] == "completed"),
     "etl.yaml": Example(output("load", "loaded 380")),
     "failing.yaml": Example(lambda tasks: tasks["fails"]["error"] == "there is no disk left", code=1),
+    "http-etl.yaml": Example(
+        output("load", "# Open orders", "", "2 orders, 42 in all", "- o-17: 40", "- o-18: 2"), asks=True
+    ),
     "http-json.yaml": Example(output("count", "first: o-17", "open: 2"), asks=True),
     "image-batch.yaml": Example(output("check", "sheet of 60x105 pixels")),
+    "nested-molecules.yaml": Example(output("report", 'Basel north: 7 C; stations: ["north","south"]')),
     "python-modules.yaml": Example(output("say", "most frequent: the")),
+    "release.yaml": Example(lambda tasks: tasks["manifest"]["output"][1].endswith("app-1.4.0-macos.bin")),
     "script.yaml": Example(output("draw", "saw  ### 3", "bird ## 2", "cat  ## 2")),
+    "web-extract.yaml": Example(
+        output("extract", '{"host": "a", "hours": 3}', '{"host": "b", "hours": 39}'), asks=True
+    ),
 }
 
 NOT_A_JOB = {"broken.yaml"}
@@ -111,7 +135,7 @@ def test_an_example_runs_as_it_stands(name: str, tmp_path: Path, service: str) -
     cli = Cli(tmp_path, {"PYTHONDONTWRITEBYTECODE": "1", **example.environment})
     more = ["--var", f"base={service}"] if example.asks else []
     if example.asks:
-        cli.extra["GBE_HTTP_ALLOW"] = "loopback"
+        cli.extra |= {"GBE_HTTP_ALLOW": "loopback", "PATH": f"{jq(tmp_path)}{os.pathsep}{os.environ['PATH']}"}
     done = cli.run("run", tmp_path / "examples" / name, "--json", *more)
     assert done.returncode == example.code, done.stderr
     found = json.loads(done.stdout)

@@ -84,6 +84,7 @@ def test_a_task_that_kills_its_worker_is_given_up_after_the_budget() -> None:
         decision = decide(delivery, note, RERUN, 3)
         if isinstance(decision, GiveUp):
             break
+        assert isinstance(decision, Start)
         starts += 1
         note = decision.note
     assert isinstance(decision, GiveUp)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import os
 import shutil
 import sqlite3
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -328,6 +331,17 @@ async def test_scenarios_of_ones_own_fault_and_pfna(tmp_path: Path) -> None:
         assert (await gate.get(f"/history/{odd['run_id']}"))["run"]["state"] == "fault"
         (last,) = (await gate.get(f"/runs/{odd['run_id']}/logs", level="ERROR"))["entries"]
         assert "Unsupported s_t rule mode" in last["message"]
+        # There is no bundle; what is exported has what one needs to see it again.
+        response = await gate.client.get(f"/history/{odd['run_id']}/export")
+        with zipfile.ZipFile(io.BytesIO(response.content)) as export:
+            manifest = json.loads(export.read("manifest.json"))
+            assert set(manifest["members"]) == {"run.json", "inputs.json", "logs.jsonl"}
+            for name, entry in manifest["members"].items():
+                assert hashlib.sha256(export.read(name)).hexdigest() == entry["sha256"]
+            assert json.loads(export.read("run.json"))["run"] == odd
+            assert json.loads(export.read("inputs.json"))["profile"]["s_t_rule"] == {"mode": "nonsense"}
+            assert b"run_fault" in export.read("logs.jsonl")
+        assert not list((gate.data / "tmp").iterdir())
 
         assert (await gate.get("/scenarios/fed"))["advanced"]["pfna_entries"] == 1
         fed = await gate.run("fed")

@@ -36,7 +36,7 @@ SNAPSHOT_VALUES = 5_000_000
 """Up to how many values (ticks times nodes and edges) a bundle holds the session snapshot unless told otherwise."""
 
 _BLOCK = 256 * 1024
-_LINE_LIMIT = 512 * 1024 * 1024
+_LINE_LIMIT = 256 * 1024 * 1024
 
 Step = Callable[[], None]
 

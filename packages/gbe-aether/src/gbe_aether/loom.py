@@ -1,7 +1,7 @@
 """Loom: the time chain (specification, section 3)."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from gbe_aether.canonical import text_json
 from gbe_aether.profile import ProfileConfigV1
@@ -11,8 +11,16 @@ CHAIN_FACTOR = 17
 RULE_FACTOR = 23
 
 
-def s_t_rule(profile: ProfileConfigV1) -> Callable[[Callable[[], int]], int]:
-    """The rule that gives a tick's s_t from the sum of its absolute fluxes, which is asked for only when needed.
+class HasFluxes(Protocol):
+    """What a tick did, as far as the rule for s_t is concerned."""
+
+    @property
+    def flux_sum(self) -> int:
+        """The sum of the absolute fluxes."""
+
+
+def s_t_rule(profile: ProfileConfigV1) -> Callable[[HasFluxes], int]:
+    """The rule that gives a tick's s_t from its outcome.
 
     Raises:
         ValueError: for an unknown mode or a constant that is no integer; the session raises it at tick 1.
@@ -24,12 +32,12 @@ def s_t_rule(profile: ProfileConfigV1) -> Callable[[Callable[[], int]], int]:
         if not is_int(value):
             raise ValueError("constant s_t value must be an integer")
         constant = int(value)
-        return lambda flux_sum: constant
+        return lambda outcome: constant
     if mode == "sum_abs_flux":
         offset, scale, maximum = rule.get("offset", 0), rule.get("scale", 1), rule.get("max_value")
 
-        def from_fluxes(flux_sum: Callable[[], int]) -> int:
-            value = offset + scale * flux_sum()
+        def from_fluxes(outcome: HasFluxes) -> int:
+            value = offset + scale * outcome.flux_sum
             if maximum is not None:
                 value = min(value, maximum)
             if not is_int(value):

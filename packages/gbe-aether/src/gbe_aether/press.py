@@ -1,5 +1,6 @@
 """Press/APX: windows over streams, length estimates, manifests (specification, section 4)."""
 
+import math
 from collections.abc import Iterable, Sequence
 from operator import sub
 from typing import Any
@@ -7,12 +8,17 @@ from typing import Any
 from gbe_aether.profile import ProfileConfigV1
 from gbe_aether.records import APXManifestV1, APXStreamV1
 from gbe_aether.run_config import SCHEMES, RunStreamV1, RunWindowV1
+from gbe_aether.umx import Outcome
 
 DEFAULT_STREAMS = (
     RunStreamV1("S1_post_u_deltas", "post_u_deltas", None, "post_u delta per node"),
     RunStreamV1("S2_fluxes", "fluxes", None, "edge flux per edge"),
 )
 """The streams of a window that declares none."""
+
+
+_ATTRIBUTES = {"post_u_deltas": "deltas", "fluxes": "fluxes", "pre_u": "pre", "post_u": "post", "prev_chain": None}
+"""Where the value of each source stands in an outcome; that of `prev_chain` is the chain's."""
 
 
 def vb(value: int) -> int:
@@ -148,24 +154,29 @@ class Press:
         self.windows = list(by_id.values())
         self._profile = profile
         self._changes = sorted({w.spec.start_tick for w in self.windows} | {w.spec.end_tick + 1 for w in self.windows})
+        self._next_change: float = self._changes[0]
         self._open: list[Stream] = []
-        self.sources: set[str] = set()
 
-    def begin(self, tick: int) -> None:
-        """Open and close windows before the values of a tick. Cheap where nothing changes."""
-        if self._changes and tick >= self._changes[0]:
-            while self._changes and tick >= self._changes[0]:
-                del self._changes[0]
-            windows = [w for w in self.windows if w.spec.start_tick <= tick <= w.spec.end_tick]
-            if any(window.repeated_name and window.spec.start_tick == tick for window in windows):
-                raise ValueError(f"Tick mismatch: expected {tick + 1} but received {tick}")
-            self._open = [stream for window in windows for stream in window.streams]
-            self.sources = {stream.source for stream in self._open}
+    def append(self, tick: int, outcome: Outcome, previous_chain: int) -> None:
+        """Take a tick's values. Windows open before it, and close after it for good.
 
-    def append(self, values: dict[str, Any]) -> None:
-        """Take a tick's values by source."""
+        Raises:
+            ValueError: a window that begins with this tick has two streams of one name.
+        """
+        if tick >= self._next_change:
+            self._change(tick)
         for stream in self._open:
-            stream.append(values[stream.source])
+            attribute = _ATTRIBUTES[stream.source]
+            stream.append((previous_chain,) if attribute is None else getattr(outcome, attribute))
+
+    def _change(self, tick: int) -> None:
+        windows = [w for w in self.windows if w.spec.start_tick <= tick <= w.spec.end_tick]
+        if any(window.repeated_name and window.spec.start_tick == tick for window in windows):
+            raise ValueError(f"Tick mismatch: expected {tick + 1} but received {tick}")
+        self._open = [stream for window in windows for stream in window.streams]
+        while self._changes and tick >= self._changes[0]:
+            del self._changes[0]
+        self._next_change = self._changes[0] if self._changes else math.inf
 
     def close(self, gid: str) -> list[APXManifestV1]:
         """The manifests of all windows in declaration order."""

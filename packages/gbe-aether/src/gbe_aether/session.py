@@ -10,7 +10,7 @@ import msgspec
 from gbe_aether.codex import Occurrences
 from gbe_aether.gate import Envelopes
 from gbe_aether.history import History
-from gbe_aether.loom import CHAIN_FACTOR, RULE_FACTOR, s_t_rule
+from gbe_aether.loom import CHAIN_FACTOR, RULE_FACTOR, HasFluxes, s_t_rule
 from gbe_aether.pfna import check_origin, payload_ref
 from gbe_aether.press import Press
 from gbe_aether.records import APXManifestV1
@@ -86,7 +86,7 @@ class Session:
         self._sealing: Sealing | None = None
         self._result: SessionRunResult | None = None
         self._error: BaseException | None = None
-        self._s_t: Callable[[Callable[[], int]], int] | None = None
+        self._s_t: Callable[[HasFluxes], int] | None = None
         self._log_tick: Callable[[], None] | None = None
 
     # --- looking at it ---------------------------------------------------------------------------
@@ -251,30 +251,18 @@ class Session:
         if self._s_t is None:
             self._s_t = s_t_rule(config.profile)
         previous = self._chain
-        s_t = self._s_t(lambda: outcome.flux_sum)
+        s_t = self._s_t(outcome)
         chain = (CHAIN_FACTOR * previous + RULE_FACTOR * s_t + tick) % config.profile.modulus_M
         if not config.topology.edges and tick % config.profile.I_block_spacing_W == 0:
             raise ValueError("topology_snapshot must be populated")
         loom = hashlib.sha256(history.p_block_text.write(tick, s_t, chain, outcome.flux_text)).digest()
-        press = self._press
-        press.begin(tick)
-        if press.sources:
-            press.append(self._values(outcome, previous))
+        self._press.append(tick, outcome, previous)
         if self._active:
             self._occurrences.count(tick, outcome.du)
         history.record(outcome, s_t, chain, outcome.ledger_digest(tick), loom)
         self._tick, self._chain, self._outcome, self._state = tick, chain, outcome, outcome.post
         if self._log_tick is not None:
             self._log_tick()
-
-    def _values(self, outcome: Outcome, previous: int) -> dict[str, Any]:
-        return {
-            "post_u_deltas": outcome.deltas,
-            "fluxes": outcome.fluxes,
-            "pre_u": outcome.pre,
-            "post_u": outcome.post,
-            "prev_chain": (previous,),
-        }
 
     def _tick_entry(self, index: int, ts: str) -> StructuredLogEntryV1:
         history, tick = self._history, index + 1
@@ -335,7 +323,8 @@ class _Failing:
             raise self._session._error
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, Exception):
+        # An interruption too leaves a tick half done.
+        if error is not None:
             self._session._error = error
             self._session._phase = "failed"
             self._session.logger.close()

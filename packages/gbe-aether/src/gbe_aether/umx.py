@@ -68,8 +68,8 @@ class Outcome:
         self.head = head
         self.flux_text = flux_text
         self.tail = b',"z_check":%d}' % total
-        self.hasher = hashlib.sha256()
-        for part in head:
+        self.hasher = hashlib.sha256(head[0])
+        for part in head[1:]:
             self.hasher.update(part)
         self._deltas: Any = None
 
@@ -153,16 +153,18 @@ class ExactKernel:
         total = sum(pre)
         if sum(post) != total:
             raise ValueError("a tick must conserve the sum of the state")
-        before = ",".join(map(str, pre)).encode() if pre_text is None else pre_text
-        after = ",".join(map(str, post)).encode()
+        before = ",".join(map(str, pre)) if pre_text is None else pre_text.decode()
+        after = ",".join(map(str, post))
         head = (
             f'{{"causal_radius_applied":{"true" if clamped else "false"},'
             f'"edges":[{self._ledger_format % tuple(numbers)}],"epsilon_applied":false,"nap_ref":{self._nap_ref},'
-            f'"policy_notes":{self._clamped if clamped else "[]"},"post_u":['
+            f'"policy_notes":{self._clamped if clamped else "[]"},"post_u":[{after}],"pre_u":[{before}],'
+            f'"sum_post_u":{total},"sum_pre_u":{total},"tick":'
         ).encode()
-        head = b'%b%b],"pre_u":[%b],"sum_post_u":%d,"sum_pre_u":%d,"tick":' % (head, after, before, total, total)
         flux_text = (self._flux_format % tuple(fluxes)).encode()
-        return Outcome(pre, post, differences, raws, fluxes, total, clamped, before, after, (head,), flux_text)
+        return Outcome(
+            pre, post, differences, raws, fluxes, total, clamped, before.encode(), after.encode(), (head,), flux_text
+        )
 
 
 WIDE_FROM = 256

@@ -121,6 +121,8 @@ class MoleculeOperative(Operative):
                 raise rejected(f"param {REFERENCE!r}: {error}") from error
             text, source = registered.text, registered.reference
             lineage = lineage_of(task, source)
+        if len(text) > MAX_BYTES:
+            raise rejected(f"a molecule of {len(text):,} bytes is too large (limit {MAX_BYTES:,} bytes)")
         if len(text) > IN_A_THREAD:
             definition = await asyncio.to_thread(inner_definition, text, source, variables, task.org_id)
         else:

@@ -46,18 +46,20 @@ async def compare(runs: Runs, folder: Path, baseline: str, candidate: str, max_d
     first, second = await runs.status(baseline), await runs.status(candidate)
     async with _alone, _file(folder, "baseline") as one, _file(folder, "candidate") as other:
         for run_id, path in ((baseline, one), (candidate, other)):
-            chunks, size = await runs.bundle(run_id)
-            if size > MAX_BUNDLE:
-                raise conflict("too_large", f"run {run_id} is too large to be compared: its export has {size} bytes")
-            await _save(chunks, path)
-        found = await _in_child([str(one), baseline, str(other), candidate, str(max_diffs)])
+            found = await runs.bundle(run_id)
+            if found is None:
+                raise conflict("not_comparable", f"run {run_id} left no results that could be compared")
+            if found.size > MAX_BUNDLE:
+                raise conflict("too_large", f"run {run_id} is too large to be compared: {found.size} bytes")
+            await _save(found.chunks, path)
+        answer = await _in_child([str(one), baseline, str(other), candidate, str(max_diffs)])
     return Comparison(
         baseline=first,
         candidate=second,
-        compared=found["compared"],
-        equal=not found["differences"],
-        differences=[Difference(**each) for each in found["differences"]],
-        truncated=found["truncated"],
+        compared=answer["compared"],
+        equal=not answer["differences"],
+        differences=[Difference(**each) for each in answer["differences"]],
+        truncated=answer["truncated"],
     )
 
 

@@ -16,13 +16,17 @@ from gbe_runtime.metrics import Metrics
 from trinity_gate import edits, engine, governance, pillars
 from trinity_gate.base import GovernanceBase
 from trinity_gate.errors import GateError, invalid
+from trinity_gate.exports import Export, written
 from trinity_gate.hub import Hub
 from trinity_gate.index import ACTIVE_SCENARIO, Caller, Index
 from trinity_gate.models import (
+    ExportInfo,
     GovernancePatch,
     GovernancePreset,
     GovernanceSnapshot,
     Health,
+    LogInfo,
+    RunDetail,
     RunStatus,
     ScenarioSummary,
     StartRequest,
@@ -150,6 +154,32 @@ class Gate:
             return _prepare(documents, run_id, self._base.layer(), overrides)
 
         return await self.runs.begin(scenario.id, overrides, prepare, paused=request.paused)
+
+    async def detail(self, run_id: str) -> RunDetail:
+        """4.5.2. Raises 404."""
+        record = await self.runs.record(run_id)
+        log_state, entries = await self.runs.log_info(run_id)
+        left = record.bundle_size is not None and record.bundle_size >= 0
+        return RunDetail(
+            run=await self.runs.status(run_id),
+            summary_metrics=record.metrics or {},
+            governance=GovernanceSnapshot(**record.governance),
+            overrides=record.overrides,
+            log=LogInfo(state=log_state, entries=entries, complete=log_state in ("complete", "disabled")),
+            export=ExportInfo(
+                available=record.bundle_size is not None, complete=left, size=record.bundle_size if left else None
+            ),
+            live=await self.runs.live(run_id),
+        )
+
+    async def export(self, run_id: str) -> Export:
+        """4.5.3: the session's bundle, or what is known here where it left none. Raises 404, 409, 503."""
+        found = await self.runs.bundle(run_id)
+        if found is not None:
+            return found
+        documents = await self.runs.inputs(run_id)
+        log_lines = await self.runs.log_lines(run_id)
+        return await written(self.temporary, await self.detail(run_id), documents, log_lines)
 
     # --- governance ---------------------------------------------------------------------------------------------------
 

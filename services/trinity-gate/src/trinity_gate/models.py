@@ -333,9 +333,11 @@ class LogInfo(Shape):
 
 
 class ExportInfo(Shape):
-    """Addition: whether there is something to export, and how large it is (bytes; null: not known yet)."""
+    """Addition: whether the run can be exported (it is over, and its results are collected). `complete`: with the
+    session's bundle, of `size` bytes; otherwise the export has the run, its log and its inputs."""
 
     available: bool
+    complete: bool
     size: int | None = None
 
 

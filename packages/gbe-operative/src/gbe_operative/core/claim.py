@@ -14,8 +14,8 @@ when that start ends in a failure or is handed back, with `running` unset.
 
 "By the budget and `on_lost`": `on_lost: fail` and at least one lost start → failed at once; as many lost starts as the
 budget → dead letter and failed; else start. "Let go": a server that was killed gives out as new what a worker still
-runs, and nobody's lease has ended yet. Nothing is said, so it comes again when a lease is over; by then its end is in the
-journal, or its start is lost. However many deliveries a stopped worker swallows, as long as none is
+runs, and nobody's lease has ended yet. Nothing is said, so it comes again when a lease is over; by then its end is in
+the journal, or its start is lost. However many deliveries a stopped worker swallows, as long as none is
 started they count as one lost start in all: without a start there is no note.
 """
 
