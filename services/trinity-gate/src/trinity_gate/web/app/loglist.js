@@ -2,7 +2,7 @@
  * A list of log entries that stays fast at any length: only the lines in view exist as elements. Filtering
  * looks at each entry once, and at those that come in later only.
  *
- * Keyboard: ↑ ↓ Page Up/Down Home End move the selection, Enter shows an entry's details.
+ * Keyboard: ↑ ↓ Page Up/Down Home End move the selection, whose details are shown; Escape lets it go.
  *
  * @module
  */
