@@ -2,8 +2,10 @@
 # none is on PATH.
 #
 #   make demo                  a job, live, on a real server
+#   make gate                  Trinity Gate, the operator's page, on http://127.0.0.1:8400/
 #   make test                  everything that has to hold before a commit
 #   make test-full             the same with the slow tests
+#   make test-browser          those of the operator's page; installs a Chromium where there is none
 #   make chaos SECONDS=300     kill things for that long
 #   make bench, bench-full     the benchmarks, short and long
 #   make bench-aether          those of the Aether engine
@@ -16,12 +18,14 @@ SHELL := /bin/sh
 SECONDS = 300
 # More for pytest: make test PYTEST_ARGS='-k journal'
 PYTEST_ARGS =
+# More for the service: make gate GATE_ARGS='--port 8500'
+GATE_ARGS =
 
 UV_FOUND := $(shell command -v uv 2>/dev/null)
 UV := $(or $(UV_FOUND),.tools/uv/bin/uv)
 RUN := $(UV) run --no-sync
 
-.PHONY: help demo test test-full chaos bench bench-full bench-aether fmt lint sync clean
+.PHONY: help demo gate test test-full test-browser chaos bench bench-full bench-aether fmt lint sync clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -29,12 +33,20 @@ help:
 demo: sync
 	$(RUN) gbe run docs/examples/demo.yaml
 
+gate: sync
+	$(RUN) trinity-gate $(GATE_ARGS)
+
 # Most tests wait for servers and processes most of the time, so four run at once on two cores.
 test: lint
 	$(RUN) pytest -n 4 $(PYTEST_ARGS)
 
 test-full: lint
 	$(RUN) pytest -n 2 -m '' $(PYTEST_ARGS)
+
+# `make test` runs them too where it finds a Chromium. With CI set, none is an error and no reason to skip.
+test-browser: sync
+	tools/install-chromium
+	CI=$${CI:-1} $(RUN) pytest tests/browser $(PYTEST_ARGS)
 
 lint: sync
 	$(RUN) ruff format --check .

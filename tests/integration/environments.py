@@ -13,6 +13,15 @@ import pytest
 
 from tests.workspace import ROOT, Member, members
 
+# Imports every module of a package.
+IMPORT_ALL = """
+import importlib, pkgutil, sys
+package = importlib.import_module(sys.argv[1])
+for found in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
+    if not found.name.endswith((".__main__", ".testing")):  # the latter is what the extra of that name is for
+        importlib.import_module(found.name)
+"""
+
 EXPORT_OPTIONS = ("--no-emit-workspace", "--no-hashes", "--no-header", "--no-annotate")
 
 
@@ -32,6 +41,16 @@ def run(*command: str | Path, cwd: Path = ROOT) -> str:
     done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{' '.join(map(str, command))}\n{done.stdout}{done.stderr}"
     return done.stdout
+
+
+def plugins() -> dict[str, Member]:
+    """Plug-ins of operatives, and the distributable that has each; those of gbe-operative itself are for tests."""
+    return {
+        name: member
+        for member in members()
+        if member.name != "gbe-operative"
+        for name in member.project.get("entry-points", {}).get("gbe.operatives", {})
+    }
 
 
 class Environments:
@@ -60,6 +79,19 @@ class Environments:
         """Make an environment with these installed, and return its `bin`."""
         where = self._folder / name
         run(self._uv, "venv", "--quiet", "--python", sys.executable, where)
+        return self.add(where / "bin", *requirements)
+
+    def make_alone(self, member: Member) -> Path:
+        """Make one for a single wheel and what that declares, import all of it there, ask its commands for help."""
+        bin_folder = self.make(f"alone-{member.name}", member.name)
+        run(bin_folder / "python", "-I", "-W", "error", "-c", IMPORT_ALL, member.module, cwd=self.wheels)
+        for script in member.scripts:
+            assert run(bin_folder / script, "--help", cwd=self.wheels), f"{script} --help says nothing"
+        return bin_folder
+
+    def add(self, bin_folder: Path, *requirements: str) -> Path:
+        """Install more there."""
+        where = bin_folder.parent
         install = [self._uv, "pip", "install", "--quiet", "--python", str(where / "bin" / "python")]
         install += ["--constraint", str(self._constraints)]
         # From outside of the workspace, whose tables would give the sources instead of the wheels.

@@ -156,13 +156,14 @@ async def test_a_slow_service(site: Site, web: Web) -> None:
     """P6: `timeout_secs` ends it."""
     await site.start(site.operative("http:1", **OPEN))
     web.routes["/"] = once_hanging(Reply())
-    job_id = await site.submit(http("slow", web.url, timeout_secs=0.3))
+    job_id = await site.submit(http("slow", web.url, timeout_secs=1))
     assert await site.end(job_id) == "failed"
     (task,) = (await site.history(job_id)).tasks
     failed = failure(task)
     assert (failed.kind, failed.exit_code) == (FailureKind.TIMEOUT, TIMEOUT_EXIT_CODE)
-    assert failed.error == "timed out after 0.3 s"
-    await asyncio.wait_for(web.left.wait(), 5)
+    assert failed.error == "timed out after 1 s"
+    if web.received:  # on a busy machine the second may be over before the request is out
+        await asyncio.wait_for(web.left.wait(), 5)
 
 
 async def test_a_busy_service_is_asked_again_when_it_says(site: Site, web: Web) -> None:
@@ -215,6 +216,34 @@ async def test_a_large_body_in_bounded_memory(site: Site, web: Web, size: int) -
     print(f"{size >> 20} MiB: {grown >> 20} MiB more")
     assert grown < 40 * MIB
     assert output(task)[-1] == "0123456789abcde"
+
+
+async def test_the_server_is_killed_while_a_body_is_stored(site: Site, web: Web) -> None:
+    """The body is asked for again when the bus is back: one attempt, one outcome, the whole body."""
+    assert isinstance(site.server, EmbeddedServer)
+    await site.start(site.operative("http:1", lease=10, **OPEN))
+    flowing, go_on = asyncio.Event(), asyncio.Event()
+
+    async def body() -> AsyncIterator[bytes]:
+        for number in range(320):
+            yield b"x" * 65536
+            if number == 160 and not go_on.is_set():
+                flowing.set()
+                await go_on.wait()
+
+    web.routes["/"] = lambda received: Reply(200, {"Content-Type": "text/plain"}, body())
+    job_id = await site.submit(http("large", web.url))
+    await asyncio.wait_for(flowing.wait(), 20)
+    await site.server.kill()
+    go_on.set()
+    await site.server.start()
+    assert await site.end(job_id, patience=60) == "completed", site.logs()
+    (task,) = (await site.history(job_id)).tasks
+    assert task.attempts == 1
+    key = data(task)["body_ref"].removeprefix(f"store://{ARTIFACT_STORE}/")
+    info = await (await site.transport.artifact_store(ARTIFACT_STORE)).info(key)
+    assert info is not None
+    assert info.size == 320 * 65536
 
 
 async def test_an_artifact_is_streamed_up(site: Site, web: Web) -> None:

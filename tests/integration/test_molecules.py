@@ -106,7 +106,7 @@ async def test_a_cancel_reaches_the_innermost_command(site: Site, tmp_path: Path
     await site.clean()
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 6))])
 async def test_a_cancel_at_any_moment_leaves_nothing(site: Site, tmp_path: Path, seed: int) -> None:
     """Ten jobs, each cancelled a little later in its life: no command, no queue message, no journal is left."""
     file = tmp_path / "pids"

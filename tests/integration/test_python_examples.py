@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.integration.gbe_cli import EXAMPLES, Cli, finish, wait_for_text
+from tests.integration.gbe_cli import EXAMPLES, Cli, finish, processes, wait_for, wait_for_text
 
 pytestmark = pytest.mark.server
 
@@ -71,3 +72,23 @@ def test_up_serves_an_app_to_those_who_submit(cli: Cli, tmp_path: Path) -> None:
         assert tasks(done.stdout)["check"]["output"] == ["sheet of 60x105 pixels"]
     finally:
         assert finish(up) == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_an_interrupted_run_leaves_no_function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """P13. Killed, `gbe run` cleans up nothing itself: its processes notice that it is gone."""
+    (tmp_path / "sleepy.py").write_text(
+        "import time\nfrom gbe_operative_python import task\n@task\ndef sleep(seconds: float) -> None:\n"
+        "    print('asleep', flush=True)\n    time.sleep(seconds)\n"
+    )
+    (tmp_path / "job.yaml").write_text("name: n\ntasks: [{name: s, task_type: sleep, params: {seconds: 600}}]\n")
+    monkeypatch.chdir(tmp_path)
+    cli = Cli(tmp_path)
+    log = tmp_path / "run.log"
+    run = cli.start("run", "--app", "sleepy", "job.yaml", output=log)
+    wait_for_text(log, "asleep")
+    assert len(list(processes({"HOME": str(tmp_path)}))) >= 4
+    code = finish(run, number)
+    assert code == (130 if number == signal.SIGINT else -number)
+    wait_for(lambda: not list(processes({"HOME": str(tmp_path)})), "nothing of it runs")
+    assert not list(tmp_path.glob("gbe-operative-*"))

@@ -58,6 +58,22 @@ def murder() -> None:
 """
 
 
+MODULE = """
+import os, subprocess, sys, time
+from pathlib import Path
+from gbe_operative_python import write_result
+
+directory = Path(sys.argv[2])
+if (directory / "own").exists():
+    write_result("second time")
+    sys.exit()
+child = subprocess.Popen(["sleep", "600"])
+(directory / "child").write_text(str(child.pid))
+(directory / "own").write_text(str(os.getpid()))
+time.sleep(600)
+"""
+
+
 @pytest.fixture
 async def site(tmp_path: Path) -> AsyncIterator[Site]:
     """A server, and the tasks in the directory where the workers are started."""
@@ -102,6 +118,23 @@ async def test_a_killed_worker_leaves_no_function_and_another_runs_the_task(
     assert (end.attempt, end.starts) == (1, 2), "a lost start is no failed attempt"
     await asyncio.wait_for(first.process.wait(), 10)
     assert await second.stop() == 0
+
+
+async def test_a_killed_worker_leaves_no_module_and_another_runs_the_task(site: Site, tmp_path: Path) -> None:
+    """P14, of `python -m`."""
+    package = tmp_path / "gbe_tasks"
+    package.mkdir()
+    (package / "work.py").write_text(MODULE)
+    hall: Any = site.hall
+    first = await site.worker("work=python")
+    await hall.queue(hall.task("w", "work", params={"directory": str(tmp_path)}))
+    own, child = await pid_in(tmp_path / "own"), await pid_in(tmp_path / "child")
+    await site.worker("work=python")
+    first.signal(signal.SIGKILL)
+    await gone(own, 1.0)
+    await gone(child, 1.0)
+    (end,) = await hall.ends()
+    assert end.outcome.data.decoded() == "second time"
 
 
 async def test_on_lost_fail(site: Site, tmp_path: Path) -> None:

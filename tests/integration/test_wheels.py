@@ -11,19 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.integration.environments import Environments, run
-from tests.workspace import Member, members
+from tests.integration.environments import Environments, plugins, run
+from tests.workspace import members
 
 pytestmark = pytest.mark.wheels
-
-# Imports every module of a package.
-IMPORT_ALL = """
-import importlib, pkgutil, sys
-package = importlib.import_module(sys.argv[1])
-for found in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
-    if not found.name.endswith((".__main__", ".testing")):  # the latter is what the extra of that name is for
-        importlib.import_module(found.name)
-"""
 
 # Prints those of the modules named on the command line that can be found.
 FINDABLE = """
@@ -48,18 +39,12 @@ def test_every_wheel_carries_its_type_marker(environments: Environments) -> None
         assert f"{member.module}/py.typed" in zipfile.ZipFile(environments.wheel(member)).namelist()
 
 
-def check_alone(environments: Environments, member: Member) -> None:
-    """Install one wheel with only what it declares, import all of it, and ask its commands for help."""
-    bin_folder = environments.make(f"alone-{member.name}", member.name)
-    run(bin_folder / "python", "-I", "-W", "error", "-c", IMPORT_ALL, member.module, cwd=environments.wheels)
-    for script in member.scripts:
-        assert run(bin_folder / script, "--help", cwd=environments.wheels), f"{script} --help says nothing"
-
-
 def test_every_wheel_works_alone(environments: Environments, subtests: pytest.Subtests) -> None:
+    """Those of operatives are installed, asked the same, and then serve, in `test_operative_wheels`."""
+    others = [member for member in members() if member not in plugins().values()]
     # Two at a time: most of an installation is waiting for the disk.
     with ThreadPoolExecutor(max_workers=2) as pool:
-        checks = {member.name: pool.submit(check_alone, environments, member) for member in members()}
+        checks = {member.name: pool.submit(environments.make_alone, member) for member in others}
         for name, check in checks.items():
             with subtests.test(name):
                 check.result()

@@ -174,3 +174,17 @@ async def test_five_hundred_steps(bus: Transport, oracle: BusOracle) -> None:
     async with Ecumene.on(bus, {"s1": Behaviour(data=7)}) as ecumene:
         summary = await ecumene.run(local(steps))
         assert (await ecumene.data(summary, "mol"))["s499"] is None
+
+
+@pytest.mark.parametrize(
+    ("schema", "says"),
+    [
+        ("input_schema: {properties: {N: {pattern: '^[0-9]+$'}}}", "input does not match input_schema at $.N"),
+        ("output_schema: {type: object}", "output does not match output_schema at $"),
+    ],
+)
+async def test_declared_data_is_checked_here_too(bus: Transport, oracle: BusOracle, schema: str, says: str) -> None:
+    steps = f"- {{name: a, operative: shell, {schema}, params: {{N: x, command: 'echo 1'}}}}"
+    async with Ecumene.on(bus) as ecumene:
+        failed = await ecumene.failure(await ecumene.run(local(steps)), "mol")
+        assert says in failed.error

@@ -37,11 +37,13 @@ tasks:
 @pytest.mark.parametrize(
     ("output", "inputs", "command", "expected"),
     [
-        ("", "stdin_ref: mol.big.ref", "wc -l | tr -d ' '", 100_000),
+        ("", "stdin_ref: mol.big", "wc -l | tr -d ' '", 100_000),
+        ("", "stdin_ref: mol.big_ref", "wc -l | tr -d ' '", 100_000),
+        ("", "N: mol.big.99999", "echo $N", 100_000),
         ("output: big", "stdin_ref: mol", "wc -l | tr -d ' '", 100_000),
         ("output: big", "N: mol.99999", "echo $N", 100_000),
         ("output: {all: big, last: big.99999}", "N: mol.last", "echo $N", 100_000),
-        ("output: {all: big, last: big.99999}", "stdin_ref: mol.all.ref", "wc -l | tr -d ' '", 100_000),
+        ("output: {all: big, last: big.99999}", "stdin_ref: mol.all", "wc -l | tr -d ' '", 100_000),
     ],
 )
 async def test_what_a_child_stored_is_read_by_its_parents_tasks(
@@ -140,3 +142,33 @@ tasks:
         assert (
             await ecumene.data(summary, "by-value") == await ecumene.data(summary, "by-reference") == {"say": ["made"]}
         )
+
+
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        ("yes x | head -c 1000000", "too large"),
+        ("printf 'a: &a [x]\\nb: [*a, *a, *a]\\n'", "aliases are not supported"),
+        ("printf '[%.0s' $(seq 3000)", "nested deeper than 50 levels"),
+        ("echo no job", "molecule:1:1: expected a mapping with a job's keys"),
+        ("echo '{}'", "missing key 'name'"),
+        ("head -c 100 /dev/urandom", "molecule"),
+    ],
+    ids=["a megabyte", "an alias bomb", "deep", "text", "empty", "binary"],
+)
+@pytest.mark.parametrize("param", ["molecule", "molecule_ref"])
+async def test_hostile_documents_along_an_edge(
+    bus: Transport, oracle: BusOracle, command: str, says: str, param: str
+) -> None:
+    document = f"""
+name: outer
+tasks:
+  - {{name: write, task_type: shell, params: {{command: "{command}"}}}}
+  - {{name: run, task_type: molecule, depends_on: [write], input_from: {{{param}: write}}}}
+"""
+    async with Ecumene.on(bus) as ecumene:
+        failed = await ecumene.failure(await ecumene.run(document), "run")
+        assert failed.kind is FailureKind.REJECTED
+        assert len(failed.error) < 5000
+        if param == "molecule_ref":  # lines as they are; as a value they are a JSON array of lines
+            assert says in failed.error or "limit is" in failed.error

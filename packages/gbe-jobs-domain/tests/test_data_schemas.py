@@ -165,6 +165,51 @@ def test_the_oracle_only_looks_at_the_outside(schema: bytes, says: str | None) -
     assert problem == says if says is None else (problem or "").startswith(says)
 
 
+# --- within molecules ---
+
+
+def molecule_in(folder: Path, **step: Any) -> Path:
+    """A molecule in a folder of its own below the job's, with a schema beside it; returns the job's file."""
+    (folder / "parts").mkdir()
+    (folder / "parts" / "order.json").write_text(json.dumps(PRICES))
+    steps = [{"name": "fetch", "operative": "shell", "params": {"command": "true"}, **step}]
+    (folder / "parts" / "inner.yaml").write_text(json.dumps({"molecule": "inner", "steps": steps}))
+    job = folder / "job.yaml"
+    job.write_text("name: j\ntasks: [{name: m, task_type: molecule, params: {molecule_path: parts/inner.yaml}}]\n")
+    return job
+
+
+def test_a_molecule_takes_its_files_along(tmp_path: Path) -> None:
+    """It runs where they are not; its own folder is where they are looked for."""
+    (task_,) = load_file(molecule_in(tmp_path, output_schema="order.json")).tasks
+    text = task_.params["molecule"]
+    assert isinstance(text, str)
+    (inner,) = load_document(text, source="sent").definition.tasks
+    assert inner.output_schema == PRICES
+
+
+def test_a_mistake_in_a_molecules_schema_has_its_place(tmp_path: Path) -> None:
+    with pytest.raises(DefinitionErrors) as caught:
+        load_file(molecule_in(tmp_path, output_schema={"type": "objct"}))
+    assert "parts/inner.yaml:1:" in str(caught.value)
+    assert "steps[0].output_schema.type: 'objct' is not a type" in str(caught.value)
+
+
+@pytest.mark.parametrize(("mode", "allowed"), [(None, False), ("bus", False), ("local", True)])
+def test_what_nobody_would_check_is_refused(mode: str | None, allowed: bool) -> None:
+    """The end of a molecule on the bus is the Oracle's to report, and that opens no data."""
+    inner = {"molecule": "m", "steps": [{"name": "a", "operative": "shell"}]}
+    params = {"molecule": inner} if mode is None else {"molecule": inner, "mode": mode}
+    tasks = [{"name": "m", "task_type": "molecule", "params": params, "output_schema": {"type": "object"}}]
+    text = json.dumps({"name": "job", "tasks": tasks})
+    if allowed:
+        load_document(text, source="job.json")
+    else:
+        assert complaints(text) == [
+            "the data of a molecule is put together when its last step is over, and not checked"
+        ]
+
+
 # --- what a schema may be ---
 
 

@@ -208,6 +208,15 @@ async def test_of_several_addresses_only_the_allowed_are_tried(
     assert isinstance(await http.get(f"http://many.example:{web.port}/"), Completed), "127.0.0.2 refuses"
 
 
+async def test_a_name_without_an_address(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def resolve(host: str, port: int) -> list[Any]:
+        return []
+
+    monkeypatch.setattr(network, "resolve", resolve)
+    with pytest.raises(OperativeError, match=r"the name empty\.example has no address"):
+        await (await start()).get("http://empty.example/")
+
+
 async def test_a_name_that_is_none(start: Start) -> None:
     http = await start()
     with pytest.raises(OperativeError, match=r"the name nowhere\.invalid can't be resolved") as caught:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import shutil
 import ssl
 import subprocess
@@ -98,6 +100,40 @@ async def test_by_the_proxy_of_the_host(start: Start, monkeypatch: pytest.Monkey
         assert len(proxy.received) == 1, "the environment's proxy is no word of the owner to us"
 
 
+async def test_through_a_tunnel(start: Start, certificate: Path) -> None:
+    """By a proxy too, the certificate is the service's."""
+    asked: list[str] = []
+
+    async def tunnel(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        asked.append(head.split()[1])
+        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", int(asked[-1].rpartition(":")[2]))
+        writer.write(b"HTTP/1.1 200 Connected\r\n\r\n")
+
+        async def pass_on(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+            with contextlib.suppress(ConnectionError):
+                while part := await source.read(65536):
+                    target.write(part)
+                    await target.drain()
+            target.close()
+
+        await asyncio.gather(pass_on(reader, far_writer), pass_on(far_reader, writer))
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    server = await asyncio.start_server(tunnel, "127.0.0.1", 0)
+    async with server, Web({"/": Reply(body=b"hi")}, tls=context) as web:
+        proxy = SecretStr(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        http = await start(proxy=proxy, tls_ca=certificate)
+        assert (await http.get(web.url)).output == ["hi"]
+        assert asked == [f"127.0.0.1:{web.port}"]
+        with pytest.raises(OperativeError, match="CERTIFICATE_VERIFY_FAILED"):
+            await (await start(proxy=proxy)).get(web.url)
+        with pytest.raises(OperativeError, match="may not be reached"):
+            await (await start(proxy=proxy, allow=())).get(web.url)
+        assert len(asked) == 2
+
+
 async def test_secrets_stay_secret(transport: Transport) -> None:
     """P18: not on the bus, not in output, not in an error; not even what is made of them."""
 
@@ -128,6 +164,28 @@ async def test_secrets_stay_secret(transport: Transport) -> None:
         assert all("***" in str(end.outcome) for end in ended)
         for secret in (b"tr0ub4dor", b"hunter2-x", b"k3y-k3y", b"bWU6aHVudGVyMi14"):
             assert not [body for body in spy if secret in body], secret
+
+
+async def test_whole_params_that_are_secret(transport: Transport) -> None:
+    """A URL, headers or a query that are secrets: their parts are, too."""
+
+    def echo(received: Received) -> Reply:
+        return json_reply({"target": received.target, "headers": received.headers, "query": received.query}, 400)
+
+    async with Web() as web, Hall.on(transport) as hall:
+        web.routes |= {"/hook/t0k3n": echo, "/": echo}
+        hook = web.url.replace("http:", "HTTP:") + "/hook/t0k3n"
+        secrets = {"hook": hook, "headers": '{"X-A": "v4lu3"}', "query": '{"key": "qu3ry"}'}
+        held = Secrets({f"GBE_SECRET_{name.upper()}": value for name, value in secrets.items()})
+        await hall.worker(HttpOperative(settings=SETTINGS), secrets=held).start()
+        await hall.queue(
+            hall.task("a", "http", params={"url": SecretRef("hook")}),
+            hall.task("b", "http", params={"url": web.url, "headers": SecretRef("headers")}),
+            hall.task("c", "http", params={"url": web.url, "query": SecretRef("query")}),
+        )
+        told = str(await hall.ends(3))
+        assert len(web.received) == 3
+        assert not [word for word in ("t0k3n", "v4lu3", "qu3ry") if word in told], told
 
 
 async def test_a_password_in_a_url_is_told_nowhere_else(transport: Transport) -> None:

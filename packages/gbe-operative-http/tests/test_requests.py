@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
 import json
 import zlib
@@ -13,6 +14,7 @@ import pytest
 
 from gbe_jobs_domain.edges import Inline
 from gbe_jobs_domain.outcomes import Completed, FailureKind
+from gbe_nexus import IntegrityError, PayloadTooLarge, Unavailable
 from gbe_operative.contract import OperativeError
 from gbe_operative_http.outcome import INLINE_BYTES
 from gbe_operative_http.testing import Received, Reply, Web, json_reply
@@ -336,5 +338,87 @@ async def test_nobody_listens(http: Http, web: Web) -> None:
     async with Web() as other:
         url = other.url
     error = await failure(http, url)
-    assert str(error).startswith(f"GET {url}: ")
+    assert str(error) == f"GET {url}: no connection to 127.0.0.1: Connection refused"
     assert error.retryable
+
+
+async def test_a_body_in_crumbs(http: Http, web: Web) -> None:
+    async def crumbs(count: int) -> AsyncIterator[bytes]:
+        for number in range(count):
+            yield b"%010d" % number
+
+    for count in (2000, INLINE_BYTES // 10 + 5000):
+        web.routes["/"] = Reply(200, {"Content-Type": "text/plain"}, crumbs(count))
+        outcome = await http.get(web.url)
+        text = data(outcome).get("body") or (await stored(http, outcome)).decode()
+        assert text == "".join(f"{number:010}" for number in range(count))
+    assert "".join(outcome.output).endswith(text[-16_384:]), "the end of what is in the store"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"hello\r\n\r\n",
+        b"HTTP/1.1 999999 X\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffffffffffff\r\nx",
+        b"HTTP/1.1 200 OK\r\nX: y\x00z\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 100_000 + b"\r\n",
+        b"HTTP/1.1 100 Continue\r\n\r\n" * 1000,
+        b"\x16\x03\x01\x02\x00",
+    ],
+)
+async def test_services_that_talk_nonsense(http: Http, answer: bytes) -> None:
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(answer)
+            await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(talk, "127.0.0.1", 0) as server:
+        error = await failure(http, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/")
+    assert error.retryable
+    assert len(str(error)) < 500
+
+
+async def test_the_store_is_away_for_a_moment(http: Http, web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was read only is read again; what had an effect is the task's to repeat, with its key."""
+    large = b"x" * (INLINE_BYTES + 1)
+    web.routes["/"] = Reply(200, {"Content-Type": "text/plain"}, large)
+    spill = http.stage.spill
+    problems: list[Exception] = [Unavailable("restarting")]
+
+    async def failing(*args: Any) -> Any:
+        if problems:
+            raise problems.pop()
+        return await spill(*args)
+
+    monkeypatch.setattr(http.stage, "spill", failing)
+    assert await stored(http, await http.get(web.url)) == large
+    assert len(web.received) == 2
+    problems += [Unavailable("restarting")]
+    with pytest.raises(Unavailable):
+        await http.get(web.url, method="POST")
+    problems += [PayloadTooLarge(5, 4)]
+    with pytest.raises(PayloadTooLarge):
+        await http.get(web.url)
+    assert len(web.received) == 4
+
+
+async def test_a_damaged_artifact_is_not_sent(http: Http, web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    web.routes["/"] = Reply()
+    ref = http.stage.ref(await http.stage.artifacts.put("job_x/in", b"x" * 300_000))
+
+    async def damaged(key: str) -> AsyncIterator[bytes]:
+        yield b"x" * 200_000
+        raise IntegrityError("job_x/in: its digest differs")
+
+    monkeypatch.setattr(http.stage.artifacts, "get", damaged)
+    with pytest.raises(OperativeError, match="body_ref: job_x/in: its digest differs") as caught:
+        await http.run({"url": web.url, "method": "PUT", "body_ref": ref.uri}, {"body_ref": ref})
+    assert not caught.value.retryable
+    assert not web.received, "the service sees an upload that breaks off"

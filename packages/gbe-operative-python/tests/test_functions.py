@@ -291,7 +291,7 @@ async def test_a_cancel_at_any_moment_leaves_nothing(served: Served, tmp_path: P
     ended = [await served.end_of(task) for task in tasks]
     assert {end.outcome.kind for end in ended if isinstance(end.outcome, Failed)} == {FailureKind.CANCELLED}
     assert data(await served.run("resize-image", path="a"))["path"] == "a", "all slots are free"
-    assert await hall.queued() == 0
+    await hall.emptied()
     left = [int(pid) for file in tmp_path.iterdir() for pid in file.read_text().split()]
     assert not [pid for pid in left if runs(pid)]
 
@@ -299,6 +299,8 @@ async def test_a_cancel_at_any_moment_leaves_nothing(served: Served, tmp_path: P
 async def test_nothing_of_one_task_goes_on_beside_the_next(served: Served) -> None:
     assert data(await served.run("linger")) == 2
     assert data(await served.run("linger")) == 2
+    clinging = data(await served.run("cling"))
+    assert data(await served.run("who"))["pid"] != clinging
 
 
 async def test_what_a_function_spoils_the_next_does_not_find(served: Served) -> None:

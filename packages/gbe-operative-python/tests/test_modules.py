@@ -152,6 +152,15 @@ async def test_results(modules: Modules) -> None:
     assert (failed.exit_code, failed.data) == (7, None)
 
 
+async def test_much_output_goes_by_reference(modules: Modules) -> None:
+    """P15, in short: 20 MB; what the adapter does with 500 MB is tested there."""
+    outcome = await modules.run(module="flood", lines="20000")
+    assert data(outcome) == 20_000
+    assert "bytes omitted, all are in store://" in outcome.output[0]
+    assert sum(map(len, outcome.output)) < 70_000
+    assert outcome.result_ref is not None
+
+
 async def test_artifacts_are_files(modules: Modules) -> None:
     text = "word " * 100_000
     outcome = await modules.run_with(

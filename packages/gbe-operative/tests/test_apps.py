@@ -137,5 +137,9 @@ def test_handles_may_name_a_plugin_for_a_type_of_the_app(app: None) -> None:
     own = load_app("own_app:Family.operative")
     assert load_served(own, parse_handles("a,b", DEFAULT_OF_TYPE)) is own
     assert isinstance(load_served(own, parse_handles("a=mock", DEFAULT_OF_TYPE)), MockOperative)
+    with pytest.raises(
+        PluginError, match=r"the app has no task type 'x', and no .* is installed here; the app has: a, b"
+    ):
+        load_served(own, parse_handles("a,x", DEFAULT_OF_TYPE))
     both = load_served(own, parse_handles("a,b=mock", DEFAULT_OF_TYPE))
     assert (both.handles, both.slots) == (("a", "b"), {"a": 7})

@@ -16,7 +16,7 @@ from gbe_jobs_domain.ids import new_job_id, task_id
 from gbe_jobs_domain.outcomes import Completed, Failed, Skipped
 from gbe_jobs_domain.payloads import OnLost, RetryPolicy, SecretRef, TaskNote, TaskQueued
 from gbe_operative.core.backoff import retry_delay, seconds_text
-from gbe_operative.core.claim import GiveUp, Start, after_failure, after_hand_back, decide
+from gbe_operative.core.claim import GiveUp, LetGo, Start, after_failure, after_hand_back, decide
 from gbe_operative.core.credit import Slots
 from gbe_operative.core.handles import Handle, InvalidHandles, parse_handles
 from gbe_operative.core.http_retry import retry_after, worth_another
@@ -41,7 +41,15 @@ def test_what_must_not_run_twice_is_noted_before_its_first_start() -> None:
     """A server that was killed forgets deliveries: what a worker runs is given out as new to another."""
     claim = TaskNote(starts=1, running=True)
     assert decide(1, None, FAIL, 3) == Start(attempt=1, starts=1, note=claim)
-    assert isinstance(decide(1, claim, FAIL, 3), GiveUp)
+    assert isinstance(decide(2, claim, FAIL, 3), GiveUp)
+
+
+@pytest.mark.parametrize("on_lost", list(OnLost))
+def test_a_first_delivery_of_what_runs_elsewhere_is_let_go(on_lost: OnLost) -> None:
+    """No lease has ended, so no start is known to be lost: should it be, it comes again."""
+    running = TaskNote(failed=1, lost=2, starts=3, running=True)
+    assert decide(1, running, on_lost, 3) == LetGo(attempt=2, starts=3)
+    assert isinstance(decide(2, running, on_lost, 3), GiveUp)
 
 
 def test_a_later_delivery_without_a_note_is_one_possible_lost_start() -> None:
@@ -76,6 +84,7 @@ def test_a_task_that_kills_its_worker_is_given_up_after_the_budget() -> None:
         decision = decide(delivery, note, RERUN, 3)
         if isinstance(decision, GiveUp):
             break
+        assert isinstance(decision, Start)
         starts += 1
         note = decision.note
     assert isinstance(decision, GiveUp)

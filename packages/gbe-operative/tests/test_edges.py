@@ -16,7 +16,8 @@ import pytest
 
 from gbe_jobs_domain.edges import ARTIFACT_STORE, Ref, inline
 from gbe_jobs_domain.outcomes import Completed, Failed, FailureKind, Skipped, TaskOutcome
-from gbe_jobs_domain.payloads import RetryPolicy, SecretRef
+from gbe_jobs_domain.payloads import OnLost, RetryPolicy, SecretRef, encode
+from gbe_jobs_domain.records import JournalRecord, OutcomeRecord
 from gbe_nexus import ArtifactStore, Transport
 from gbe_operative.contract import Execution, Operative
 from gbe_operative.mock import Behaviour, MockOperative
@@ -203,7 +204,8 @@ async def test_another_attempt_may_hand_on_better_data(hall: Hall) -> None:
     ended = await one_end(hall, output_schema=schema, max_retries=1, retry=RetryPolicy(delay=0.01))
     assert isinstance(ended.outcome, Completed)
     assert ended.attempt == 2
-    assert "output does not match output_schema at $.items" in hall.progress[0].message
+    said = [progress.message for progress in hall.progress if progress.kind == "retry"]
+    assert "output does not match output_schema at $.items" in said[0]
 
 
 @pytest.mark.parametrize(
@@ -405,7 +407,7 @@ async def test_nobody_who_declares_nothing_pays(hall: Hall) -> None:
     worker = hall.worker()
     await worker.start()
     await one_end(hall)
-    assert pids(worker._shop.checks) == []
+    assert pids(worker._shop.checks._schemas) == []
 
 
 async def test_a_process_is_used_again(checks: SchemaChecks) -> None:
@@ -545,8 +547,38 @@ async def test_two_starts_of_an_attempt_do_not_write_over_each_other(hall: Hall,
     notes = await hall.transport.state_store("gbe-notes")
     await notes.put(task.task_id, msgspec.json.encode({"starts": 1, "running": True}))
     await hall.queue(task)
-    await hall.worker(Doing(body)).start()
-    # Queued before it could hear of cancels: looked up, and its note found.
+    worker = hall.worker(Doing(body), settings=WorkerSettings(ack_wait=0.3, stop_grace=0.05))
+    await worker.start()
+    # A first delivery: somebody else's start may be under way. When its lease is over, it comes again.
     (ended,) = await hall.ends()
+    assert worker.metrics.counter("tasks_let_go").value == 1
     assert (ended.attempt, ended.starts) == (1, 2)
     assert await store.keys() == [f"{hall.job_id}/{task.task_id}/1.2/out.txt"]
+
+
+async def test_what_is_given_out_as_new_while_it_runs_runs_once(hall: Hall) -> None:
+    """A server that was killed forgets deliveries. What must not run twice neither runs again nor counts as lost."""
+    release, runs = asyncio.Event(), 0
+
+    async def body(execution: Execution) -> TaskOutcome:
+        nonlocal runs
+        runs += 1
+        await release.wait()
+        return Completed()
+
+    quick = WorkerSettings(ack_wait=0.5, stop_grace=0.05)
+    one, other = hall.worker(Doing(body), slots=1, settings=quick), hall.worker(Doing(body), slots=1, settings=quick)
+    await one.start()
+    task = hall.task(on_lost=OnLost.FAIL)
+    await hall.queue(task)
+    await hall.until(lambda: runs == 1)
+    await other.start()
+    await hall.queue(task)  # the same once more, as a first delivery
+    await hall.until(lambda: other.metrics.counter("tasks_let_go").value == 1)
+    release.set()
+    (ended,) = await hall.ends()
+    outcome = msgspec.Raw(encode(ended.outcome))
+    await hall.record(JournalRecord("x", outcomes=[OutcomeRecord(0, "completed", 1, 1, "w", 0, 0, outcome)]))
+    await hall.until(lambda: other.metrics.counter("tasks_dropped").value + one.metrics.counter("tasks_dropped").value)
+    assert runs == 1
+    assert [end.outcome for end in hall.ended] == [Completed()]

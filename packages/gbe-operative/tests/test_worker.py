@@ -619,7 +619,7 @@ async def test_what_ends_within_the_grace_is_reported(hall: Hall) -> None:
     await worker.stop()
     (ended,) = await hall.ends()
     assert ended.outcome == Completed()
-    assert await hall.queued() == 0
+    await hall.emptied()
 
 
 async def test_what_arrives_while_stopping_is_handed_back(hall: Hall) -> None:

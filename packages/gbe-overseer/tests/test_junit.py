@@ -106,6 +106,7 @@ def test_each_end() -> None:
                 task(4, "cancelled", TaskState.CANCELLED, Failed("cancelled", FailureKind.CANCELLED)),
                 task(5, "skipped", TaskState.SKIPPED, Skipped("nothing to do")),
                 TaskView(6, "blocked", "assert"),
+                TaskView(8, "runs", "assert", state=TaskState.RUNNING, started_at=1_000),
                 task(7, "damaged", TaskState.FAILED),
                 state=JobState.FAILED,
                 failed_task="fails",
@@ -126,6 +127,7 @@ def test_each_end() -> None:
         "cancelled": ("skipped", {"message": "cancelled: fails failed"}),
         "skipped": ("skipped", {"message": "nothing to do"}),
         "blocked": ("skipped", {"message": "not run: fails failed"}),
+        "runs": ("skipped", {"message": "not finished: fails failed"}),
         "damaged": ("error", {"message": "failed, and its outcome is not known", "type": "unknown"}),
     }
     assert cases["fails"].findtext("failure") == diff

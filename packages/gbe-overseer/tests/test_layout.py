@@ -2,7 +2,7 @@
 
 from gbe_jobs_domain.states import TaskState
 from gbe_overseer.layout import fitting, rows
-from gbe_overseer.view import TaskView
+from gbe_overseer.view import JobView, TaskView
 
 
 def tasks(**edges: list[str]) -> list[TaskView]:
@@ -37,3 +37,17 @@ def test_where_there_is_little_room_what_runs_is_shown_first() -> None:
     shown, left_out = fitting(rows(many), 3)
     assert [row.task.name for row in shown] == ["t0", "t70", "t90"]
     assert len(left_out) == 97
+
+
+def test_what_a_molecule_consists_of_stands_below_it() -> None:
+    outer = tasks(a=[], mol=["a"], after=["mol"])
+    outer[1].child = JobView("job_c1", tasks=tasks(x=[], y=["x"]))
+    outer[1].child.tasks[1].child = JobView("job_c2", tasks=tasks(deep=[]))
+    assert drawn(*outer) == [
+        "a",
+        "└─ mol",
+        "   │  ▸ x",
+        "   │  ▸ └─ y",
+        "   │  ▸       ▸ deep",
+        "   └─ after",
+    ]

@@ -311,10 +311,22 @@ class TestHistory:
             for name, entry in manifest.items():
                 assert hashlib.sha256(bundle.read(name)).hexdigest() == entry["sha256"]
 
+    async def test_two_runs_are_compared_by_their_snapshots(self, gate: GateProcess) -> None:
+        first, second = (await gate.run("gf01"))["run_id"], (await gate.run("gf01"))["run_id"]
+        longer = (await gate.run("gf01", ticks_total=9))["run_id"]
+        same = await gate.get("/compare", baseline=first, candidate=second)
+        assert (same["equal"], same["compared"]) == (True, "session_snapshot.json")
+        other = await gate.get("/compare", baseline=first, candidate=longer, max_diffs=1000)
+        assert not other["equal"]
+        assert {"path": "config.total_ticks", "baseline": 8, "candidate": 9} in other["differences"]
+        assert (await gate.client.get("/compare", params={"baseline": first, "candidate": "x"})).status_code == 404
+
     async def test_a_run_under_way_has_no_export(self, gate: GateProcess) -> None:
         run_id = await gate.paused()
         response = await gate.client.get(f"/history/{run_id}/export")
         assert (response.status_code, response.json()["error"]["code"]) == (409, "run_active")
+        response = await gate.client.get("/compare", params={"baseline": run_id, "candidate": run_id})
+        assert response.status_code == 409
 
 
 class TestLogs:

@@ -20,6 +20,7 @@ COUNT = 2_000
 
 def line(index: int) -> bytes:
     """Mostly ticks; every hundredth is a window."""
+    found: dict[str, object]
     ts = f"2026-11-27T09:{index // 60 % 60:02}:{index % 60:02}.000000+00:00"
     if index % 100 == 0:
         found = {

@@ -303,6 +303,16 @@ class JournalContract(Contract):
         await journal.purge(bus.subject("x"))
         await journal.append(bus.subject("z"), b"3", 0)
 
+    async def test_erase(self, bus: Bus, journal: Journal) -> None:
+        """One record is deleted, the others stay; one that isn't there is none."""
+        log = bus.subject("log")
+        seqs = [(await bus.publish(body, subject=log))[0] for body in (b"1", b"2", b"3")]
+        assert await journal.erase(seqs[1]) is True
+        assert await journal.erase(seqs[1]) is False
+        assert await records(journal, log) == [b"1", b"3"]
+        assert await journal.read(seqs[1]) is None
+        assert await journal.subjects(log) == {log: 2}
+
     async def test_published_messages_are_records(self, bus: Bus, journal: Journal) -> None:
         """A journal is a view of its stream: what was published on its subjects is part of the log."""
         log = bus.subject("log")

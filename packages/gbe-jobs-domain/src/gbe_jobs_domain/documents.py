@@ -24,7 +24,6 @@ from gbe_jobs_domain.nodes import Kind, Scalar, Unreadable
 from gbe_jobs_domain.parsing import parse, readable
 from gbe_jobs_domain.plain_json import decode_plain
 from gbe_jobs_domain.reader import Reader
-from gbe_jobs_domain.schema_files import SchemaFiles
 
 __all__ = [
     "MAX_DOCUMENT_BYTES",
@@ -36,6 +35,7 @@ __all__ = [
     "decode_definition",
     "encode_definition",
     "load_document",
+    "load_document_file",
     "load_file",
     "load_molecule",
 ]
@@ -46,12 +46,14 @@ MAX_DOCUMENT_BYTES: Final = 16 << 20
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A loaded document. `form`: `job` or `molecule`. `variables`: as they were substituted."""
+    """A loaded document. `form`: `job` or `molecule`. `variables`: as they were substituted. `local`: how `gbe run`
+    serves it where it brings everything along (`LOCAL_KEYS`); that does not travel."""
 
     source: str
     definition: JobDefinition
     form: str = "job"
     variables: dict[str, str] = field(default_factory=dict)
+    local: dict[str, str] = field(default_factory=dict)
 
 
 def load_document(
@@ -78,7 +80,6 @@ def load_document(
             variables or {},
             max_bytes,
             inner=InnerDocuments(folder, max_bytes),
-            schemas=SchemaFiles(folder),
             given_as=given_as,
         )
         return _load(whole, reader)
@@ -87,6 +88,13 @@ def load_document(
 def load_file(
     path: str | Path, variables: Mapping[str, str] | None = None, *, max_bytes: int = MAX_DOCUMENT_BYTES
 ) -> JobDefinition:
+    """The definition in a document's file. Raises as `load_document_file` does."""
+    return load_document_file(path, variables, max_bytes=max_bytes).definition
+
+
+def load_document_file(
+    path: str | Path, variables: Mapping[str, str] | None = None, *, max_bytes: int = MAX_DOCUMENT_BYTES
+) -> Document:
     """Load a document from a file; one that is too large isn't read.
 
     Raises `DefinitionErrors`, also where the file can't be read.
@@ -99,7 +107,7 @@ def load_file(
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise DefinitionErrors([DefinitionError(source, 0, 0, "", f"can't be read: {reason}")]) from None
     folder = Path(path).parent
-    return load_document(text, source=source, variables=variables, max_bytes=max_bytes, folder=folder).definition
+    return load_document(text, source=source, variables=variables, max_bytes=max_bytes, folder=folder)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +146,7 @@ def _load(text: str, reader: Reader) -> Document:
     definition = reader.read(root)
     if definition is None or collector:
         raise collector.all()
-    return Document(source, definition, reader.form.title, reader.variables)
+    return Document(source, definition, reader.form.title, reader.variables, reader.local)
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from gbe_jobs_domain.errors import DefinitionErrors, PathPart, quoted
 from gbe_jobs_domain.molecules import MAX_BYTES, MAX_DEPTH
 from gbe_jobs_domain.nodes import Block, Broken, Entries, Items, Kind, Node, Scalar, Unreadable
 from gbe_jobs_domain.parsing import parse, readable
+from gbe_jobs_domain.schema_files import SchemaFiles
 
 _JSON_NUMBER: Final = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?\Z")
 _NUMBERS: Final = frozenset({"timeout_secs", "max_retries", "delay", "factor", "max_delay"})
@@ -32,7 +33,7 @@ class InnerDocument:
     one of those, names files, which were put in; `text`: the whole as JSON."""
 
     root: Node
-    variables: frozenset[str]
+    variables: tuple[str, ...]
     height: int
     with_files: bool
     text: str
@@ -49,6 +50,11 @@ class InnerDocuments:
         """The files this is within, the outermost first."""
         self._files: dict[Path, InnerDocument | None] = {}
         """Each is loaded once, however often it is named; None: it can't be, and why was said."""
+
+    @property
+    def folder(self) -> Path | None:
+        """Where the files are that the document names."""
+        return self._folder
 
     def _below(self, file: Path) -> InnerDocuments:
         found = InnerDocuments(file.parent, self._limit)
@@ -119,7 +125,8 @@ class InnerDocuments:
     ) -> InnerDocument | None:
         from gbe_jobs_domain.reader import Reader  # which reads what is within by this module
 
-        reader = Reader(errors, {}, self._limit, inner=self, outermost=False)
+        schemas = SchemaFiles(self._folder)
+        reader = Reader(errors, {}, self._limit, inner=self, schemas=schemas, outermost=False)
         definition = reader.read(root)
         if definition is None or errors or root is None or at is None:
             return None
@@ -131,7 +138,7 @@ class InnerDocuments:
             hint = "register it and use molecule_ref, or pass large values along edges"
             collector.on(at, path, f"with everything in it, a molecule larger than {MAX_BYTES:,} bytes", hint)
             return None
-        return InnerDocument(root, frozenset(reader.variables), reader.height, reader.with_files, text, definition)
+        return InnerDocument(root, tuple(reader.variables), reader.height, reader.with_files, text, definition)
 
 
 def _shown(file: Path) -> str:

@@ -18,6 +18,8 @@ TASK_KEYS: Final = (
     "input_schema",
     "output_schema",
 )
+LOCAL_KEYS: Final = ("app", "operatives")
+"""Of the section `local`, which says how a job is served that is run on one host with everything brought along."""
 RETRY_KEYS: Final = ("delay", "factor", "max_delay")
 
 _RESERVED_IN_JOB: Final = frozenset(
@@ -71,7 +73,7 @@ class Form:
     @property
     def keys(self) -> tuple[str, ...]:
         """Of the document."""
-        return (self.name, "job_type", "org", "vars", "v", self.tasks, "output")
+        return (self.name, "job_type", "org", "vars", "v", self.tasks, "output", "local")
 
     @property
     def task_keys(self) -> tuple[str, ...]:

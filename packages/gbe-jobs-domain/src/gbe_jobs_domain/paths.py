@@ -11,6 +11,13 @@ JSON: Final = "application/json"
 _decode = msgspec.json.Decoder().decode
 
 
+class Text(str):
+    """A text that was too long for its place: as a value it is a string, as it would have been there; and as the output
+    of a command it would have been lines, so a path may have an index into them."""
+
+    __slots__ = ()
+
+
 class PathError(ValueError):
     """The value has no such path, or can't be opened; the text says what there is instead."""
 
@@ -24,6 +31,8 @@ def walk(value: Any, path: str) -> Any:
 
 def step(value: Any, part: str) -> Any:
     """One part of a path further. Raises `PathError`."""
+    if isinstance(value, Text):
+        value = opened(value.encode(), "text/plain")
     if isinstance(value, dict):
         if part not in value:
             raise PathError(f"no {part!r}; there is {_some(list(value))}")

@@ -16,7 +16,7 @@ from gbe_jobs_domain.definitions import MAX_RETRIES, JobDefinition, Output, Task
 from gbe_jobs_domain.errors import PathPart, quoted
 from gbe_jobs_domain.ids import DEFAULT_ORG, InvalidId, check_org_id, check_task_name, check_type_name
 from gbe_jobs_domain.inner import InnerDocument, InnerDocuments
-from gbe_jobs_domain.keys import IN_PARAMS, JOB, MOLECULE, RETRY_KEYS, SYNONYMS, Form
+from gbe_jobs_domain.keys import IN_PARAMS, JOB, LOCAL_KEYS, MOLECULE, RETRY_KEYS, SYNONYMS, Form
 from gbe_jobs_domain.nodes import Broken, Entries, Items, Kind, Node, Scalar, node_at
 from gbe_jobs_domain.payloads import OnLost, Param, RetryPolicy, SecretRef
 from gbe_jobs_domain.schema_files import SchemaFiles
@@ -57,7 +57,7 @@ class Reader:
         self._inner = inner or InnerDocuments(None, limit)
         self._outermost = outermost
         self._given_as = given_as
-        self._schemas = schemas or SchemaFiles(None)
+        self._schemas = schemas or SchemaFiles(None if inner is None else inner.folder)
         self._substituted = 0
         self._limit = limit
         self._suggester = Suggester()
@@ -66,7 +66,7 @@ class Reader:
         self.height = 0
         """Levels of molecules within molecules that were found in it."""
         self.with_files = False
-        """Whether one of them is a file."""
+        """Whether one of them, or a schema, is a file."""
 
     def read(self, root: Node | None) -> JobDefinition | None:
         """The definition; None where there are errors."""
@@ -86,6 +86,7 @@ class Reader:
         org = self._checked(root, "org", (), check_org_id) or DEFAULT_ORG
         tasks = self._tasks(root, meant)
         output = self._output(root, tasks)
+        self.local = self._local(root)
         if self.variables:
             tasks = [self._with_variables(task) for task in tasks]
         if self._errors:
@@ -100,6 +101,17 @@ class Reader:
             if isinstance(node, Scalar) and node.kind is Kind.NUMBER and node.text == "1":
                 return
             self._errors.on(node, ("v",), f"expected 1, the only version there is, found {_found(node)}")
+
+    def _local(self, root: Entries) -> dict[str, str]:
+        node = _value(root, "local")
+        if node is None or isinstance(node, Broken):
+            return {}
+        if not isinstance(node, Entries):
+            self._errors.on(node, ("local",), f"expected a mapping of {', '.join(LOCAL_KEYS)}, found {_found(node)}")
+            return {}
+        self._keys(node, ("local",), LOCAL_KEYS, frozenset())
+        given = {key: self._string(node, key, ("local",)) for key in LOCAL_KEYS}
+        return {key: text for key, text in given.items() if text}
 
     def _vars(self, root: Entries) -> dict[str, str]:
         variables: dict[str, str] = {}
@@ -369,6 +381,10 @@ class Reader:
             if isinstance(param, SecretRef):
                 message = "a secret can't be passed to a molecule: it would travel with the inner job"
                 self._errors.on(given[name][1], (*path, "params", name), message, "name it in the step that needs it")
+        declared = _value(task, "output_schema")
+        if declared is not None and (mode is None or mode == "bus"):
+            message = "the data of a molecule is put together when its last step is over, and not checked"
+            self._errors.on(declared, (*path, "output_schema"), message, "say it of the steps, or use mode: local")
         on_lost = _value(task, "on_lost")
         if isinstance(on_lost, Scalar) and on_lost.text == OnLost.FAIL and mode != "local":
             message = "a molecule is never run a second time, it is gone on with"
@@ -451,6 +467,7 @@ class Reader:
         schema = self._schemas.read(node, self._errors, path)
         if schema is None:
             return None
+        self.with_files |= isinstance(node, Scalar)
         self._substituted += schema.size
         if self._substituted > self._limit:
             self._errors.on(node, path, f"the schemas make the definition larger than {self._limit:,} bytes")

@@ -10,6 +10,8 @@ from gbe_jobs_domain.definitions import Output, output_references
 from gbe_jobs_domain.edges import EdgeData, Inline, Ref, inline
 from gbe_jobs_domain.paths import PathError, walk
 
+REF = "_ref"
+
 _encode = msgspec.json.Encoder().encode
 
 
@@ -30,12 +32,15 @@ def handed_on(
 ) -> EdgeData:
     """The data of the task that a molecule is. `names`: of its tasks, `edges`: what those that have data hand on.
 
-    A whole result that is a reference stays one where it is the only output; in a mapping it is `{"ref": "store://…"}`.
+    A whole result that is a reference stays one where it is the only output; in a mapping it is under its name with
+    `_ref`, as a `store://` URI, so that `input_from` opens it where it is named without.
     `read`: what is in artifacts that the output has paths into, by key; a `PathError` for one that can't be read.
     Raises `ToBeRead` for one that is not among them, and `NoSuchOutput`.
     """
     if output is None:
-        values = {name: _whole(edges.get(name)) for name in names}
+        values: dict[str, object] = {}
+        for name in names:
+            _put(values, name, edges.get(name))
         return Inline(msgspec.Raw(_encode(values)))
     found: dict[str, object] = {}
     for name, reference in output_references(output).items():
@@ -51,16 +56,18 @@ def handed_on(
             elif isinstance(output, str):
                 return edge
             else:
-                found[name] = _whole(edge)
+                _put(found, name, edge)
         except PathError as error:
             raise NoSuchOutput(f"output {reference!r}: {error}") from None
     return inline(found[""] if isinstance(output, str) else found)
 
 
-def _whole(edge: EdgeData | None) -> object:
-    if edge is None:
-        return None
-    return {"ref": edge.uri} if isinstance(edge, Ref) else edge.value
+def _put(values: dict[str, object], name: str, edge: EdgeData | None) -> None:
+    """A whole result under its name."""
+    if isinstance(edge, Ref):
+        values[name + REF] = edge.uri
+    else:
+        values[name] = None if edge is None else edge.value
 
 
 def _opened(ref: Ref, read: Mapping[str, object]) -> object:

@@ -135,6 +135,15 @@ def _document(form: Form) -> Schema:
                     {"type": "object", "propertyNames": _NAMED, "additionalProperties": _REFERENCE},
                 ],
             },
+            "local": {
+                "description": "How gbe run serves the job where it brings Operatives along; nobody else looks.",
+                "type": "object",
+                "properties": {
+                    "app": {"type": "string", "description": "As --app: a Python module beside this file."},
+                    "operatives": {"type": "string", "description": "As --operatives: data-fetch=shell:2."},
+                },
+                "additionalProperties": False,
+            },
         },
         "required": [form.name, form.tasks],
         "additionalProperties": False,

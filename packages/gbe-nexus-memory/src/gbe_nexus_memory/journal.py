@@ -75,6 +75,14 @@ class MemoryJournal(Journal):
         self._check_open()
         return self._stream.purge(subject)
 
+    async def erase(self, seq: int) -> bool:
+        """Delete one record."""
+        self._check_open()
+        stored = self._stream.messages.get(seq)
+        if stored is not None:
+            self._stream.remove(stored)
+        return stored is not None
+
     async def subjects(self, pattern: str) -> dict[str, int]:
         """Subjects that match and have records."""
         self._check_open()

@@ -23,6 +23,7 @@ WRONG_LAST_SEQUENCE_CONSTANT = 10164
 MESSAGE_TOO_LARGE = 10054
 STORE_FAILED = 10077
 NO_MESSAGE = 10037
+NO_SEQUENCE = 10043
 CONSUMER_NOT_FOUND = 10014
 STREAM_NOT_FOUND = 10059
 STREAM_NAME_IN_USE = 10058
@@ -69,7 +70,7 @@ class ServerRefusal(Exception):
         if self.code in CONFLICTS:
             found = _LAST_SEQUENCE.search(self.description)
             return Conflict(text, int(found[1]) if found else None)
-        if self.code in (NO_MESSAGE, CONSUMER_NOT_FOUND, STREAM_NOT_FOUND) or self.status == 404:
+        if self.code in (NO_MESSAGE, NO_SEQUENCE, CONSUMER_NOT_FOUND, STREAM_NOT_FOUND) or self.status == 404:
             return NotFound(text)
         if self.code in (STREAM_NAME_IN_USE, SUBJECTS_OVERLAP):
             return StreamConflict(text)

@@ -147,6 +147,14 @@ class NatsJournal(Journal):
         answer = await self._requests.api(f"$JS.API.STREAM.PURGE.{self._stream}", {"filter": subject})
         return int(answer["purged"])
 
+    async def erase(self, seq: int) -> bool:
+        try:
+            # Without `no_erase` the server overwrites the bytes with random ones, which is for secrets.
+            await self._requests.api(f"$JS.API.STREAM.MSG.DELETE.{self._stream}", {"seq": seq, "no_erase": True})
+        except NotFound:
+            return False
+        return True
+
     # --- reading ----------------------------------------------------------------------------------
 
     async def last(self, subject: str) -> JournalEntry | None:

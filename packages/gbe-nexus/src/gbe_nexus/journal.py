@@ -71,5 +71,9 @@ class Journal(ABC):
         """Delete all records of the subject; returns how many."""
 
     @abstractmethod
+    async def erase(self, seq: int) -> bool:
+        """Delete the record at a sequence; False where there is none."""
+
+    @abstractmethod
     async def subjects(self, pattern: str) -> dict[str, int]:
         """Subjects that match and have records, with how many."""

@@ -44,8 +44,13 @@ from gbe_operative_aether.wire import (
 SLICE: Final = 0.02
 """Seconds of work between two looks at what is asked; a single tick is never divided."""
 
-CANCELLED_BUNDLE: Final = 5.0
-"""Seconds that the bundle of a cancelled session may take: whoever cancelled it waits for its log."""
+CANCELLED_RESULTS: Final = 10.0
+"""Seconds that the ledger and the bundle of a cancelled session may take together: the rest of the grace that a worker
+gives (15 s) is for storing them."""
+
+SNAPSHOT_VALUES: Final = 300_000
+"""Up to how many values (ticks times nodes and edges) a bundle holds the session snapshot, which repeats most records
+and takes longer to write than all of them."""
 
 LINES: Final = 2_000
 """Lines of the log between two looks."""
@@ -92,6 +97,7 @@ class _Run:
         self._reporter = Reporter(session)
         self._due = 0.0
         self._stands = False
+        self._enough_at = float("inf")
 
     def go(self) -> None:
         error = ""
@@ -100,6 +106,8 @@ class _Run:
         except Exception as raised:  # whatever the engine says of its input: the session is a failed one
             error = _text_of(raised)
         result = None if error else self._session.result()
+        if result is not None and result.status == "cancelled":
+            self._enough_at = time.monotonic() + CANCELLED_RESULTS
         report = self._reporter.summary(SessionState.FINISHING)
         logged = self._write_log()
         bundled, last = False, ""
@@ -147,10 +155,9 @@ class _Run:
 
     def _finish(self, result: SessionRunResult) -> None:
         """The ledger of a cancelled session, as long as there is time for it."""
-        until = time.monotonic() + CANCELLED_BUNDLE
         while not result.tick_result.seal(time.monotonic() + SLICE):
             self._tell(SessionState.FINISHING)
-            if time.monotonic() > until:
+            if time.monotonic() > self._enough_at:
                 raise _Enough
 
     def _write_log(self) -> bool:
@@ -166,18 +173,19 @@ class _Run:
         return True
 
     def _write_bundle(self, result: SessionRunResult) -> bool:
-        patience = CANCELLED_BUNDLE if result.status == "cancelled" else None
-        started = time.monotonic()
+        graph = result.config.topology
+        values = result.completed_ticks * (graph.N + len(graph.edges))
 
         def look() -> None:
             self._tell(SessionState.FINISHING)
-            if patience is None and self._steering.cancelled:
-                raise _Enough
-            if patience is not None and time.monotonic() - started > patience:
+            if result.status != "cancelled" and self._steering.cancelled:
+                # Cancelled so late: the session is whole, but whoever cancelled it does not wait for long.
+                self._enough_at = min(self._enough_at, time.monotonic() + CANCELLED_RESULTS)
+            if time.monotonic() > self._enough_at:
                 raise _Enough
 
         try:
-            write_bundle(result, self._directory / BUNDLE_FILE, step=look)
+            write_bundle(result, self._directory / BUNDLE_FILE, snapshot=values <= SNAPSHOT_VALUES, step=look)
         except _Enough:
             (self._directory / BUNDLE_FILE).unlink(missing_ok=True)
             return False

@@ -29,6 +29,10 @@ STREAM_PARAMS: Final = {
 PATTERN_CHARACTERS: Final = 10_000
 """Of the longest regular expression."""
 
+JSON_CHARACTERS: Final = 4 << 20
+"""Of expected JSON."""
+
+_LIMITS: Final = {Match.REGEX: PATTERN_CHARACTERS, Match.JSON: JSON_CHARACTERS}
 _PREFIX = "expect"
 
 
@@ -57,8 +61,8 @@ def expected_of(params: Mapping[str, str]) -> Expected:
             raise _rejected(f"unknown param: {param}; {hint or f'there are {EXIT_CODE}, ' + ', '.join(STREAM_PARAMS)}")
         stream, match = STREAM_PARAMS[param]
         expectation = Expectation(stream, match, value)
-        if match is Match.REGEX and len(value) > PATTERN_CHARACTERS:
-            raise _rejected(f"param {param!r}: {len(value)} characters, the limit is {PATTERN_CHARACTERS}")
+        if (limit := _LIMITS.get(match)) is not None and len(value) > limit:
+            raise _rejected(f"param {param!r}: {len(value)} characters, the limit is {limit}")
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # what a pattern may mean in a later Python
@@ -66,6 +70,8 @@ def expected_of(params: Mapping[str, str]) -> Expected:
         except BadExpectation as error:
             raise _rejected(f"param {param!r}: {error}") from error
         outputs.append(expectation)
+    order = list(STREAM_PARAMS.values())  # that of the params says nothing: they come sorted
+    outputs.sort(key=lambda each: order.index((each.stream, each.match)))
     return Expected(_exit_code(params.get(EXIT_CODE, "0")), tuple(outputs))
 
 

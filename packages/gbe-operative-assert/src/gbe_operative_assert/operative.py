@@ -39,6 +39,9 @@ from gbe_operative_command.outcome import data_of, error_of
 NOT_VARIABLES = STDIN_PARAMS | {"command"}
 """Params that are not put into the environment, besides all that begin with `expect`."""
 
+AT_ONCE = 256 * 1024
+"""Characters of what is expected, and bytes of output, up to which it is compared on the spot."""
+
 ERROR_CHARACTERS = 12_000
 """Of the text of an error, at most; a diff may be long."""
 
@@ -111,7 +114,8 @@ class AssertOperative(Operative):
             found.append(f"exit code {result.exit_code}, expected {expected.exit_code}{detail}")
         if not expected.outputs:
             return found
-        if result.spill is None and not any(each.match is Match.REGEX for each in expected.outputs):
+        small = result.spill is None and sum(len(each.value) for each in expected.outputs) <= AT_ONCE
+        if small and not any(each.match is Match.REGEX for each in expected.outputs):
             compared = complaints(expected.outputs, {"stdout": result.stdout, "stderr": result.stderr})
         else:
             compared = await self._compare_aside(execution, expected, result, result.spill)

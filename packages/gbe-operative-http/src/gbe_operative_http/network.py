@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import os
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -32,7 +33,7 @@ async def resolve(host: str, port: int) -> list[Address]:
 
 
 def allowed_among(policy: AddressPolicy, host: str, port: int, found: list[Address]) -> list[Address]:
-    """Those that may be reached. Raises `AddressDenied` where none is."""
+    """Those that may be reached. Raises `AddressDenied` where there are some, and none may."""
     denied: list[str] = []
     allowed: list[Address] = []
     for address in found:
@@ -41,7 +42,7 @@ def allowed_among(policy: AddressPolicy, host: str, port: int, found: list[Addre
             allowed.append(address)
         else:
             denied.append(f"{address} ({reason})")
-    if allowed:
+    if allowed or not denied:
         return allowed
     named = denied[0] if denied[0].startswith(host) else f"{host}: {denied[0]}"
     raise AddressDenied(
@@ -80,10 +81,13 @@ class CheckedBackend(httpcore.AsyncNetworkBackend):
             share = None if until is None else max(0.01, (until - loop.time()) / (len(addresses) - number))
             try:
                 return await self._sockets.connect_tcp(str(address), port, share, local_address, socket_options)
-            except (httpcore.ConnectError, httpcore.ConnectTimeout):
+            except httpcore.ConnectTimeout:
                 if number == len(addresses) - 1:
                     raise
-        raise AssertionError("there is at least one address")
+            except httpcore.ConnectError as error:
+                if number == len(addresses) - 1:
+                    raise httpcore.ConnectError(f"no connection to {address}: {_root(error)}") from error
+        raise httpcore.ConnectError(f"the name {host} has no address")
 
     async def connect_unix_socket(
         self, path: str, timeout: float | None = None, socket_options: Iterable[Any] | None = None
@@ -167,6 +171,16 @@ class _Body(httpx.AsyncByteStream):
 
     async def aclose(self) -> None:
         await self._response.aclose()
+
+
+def _root(error: BaseException) -> str:
+    """What the system said, which anyio has wrapped."""
+    found: BaseException | None = error
+    while found is not None:
+        if isinstance(found, OSError) and found.errno is not None:
+            return os.strerror(found.errno)
+        found = found.__cause__ or found.__context__
+    return str(error)
 
 
 def _reason(error: Exception) -> str:

@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from gbe_jobs_domain.edges import Ref
 from gbe_jobs_domain.outcomes import FailureKind, TaskOutcome
-from gbe_nexus import IntegrityError, NotFound
+from gbe_jobs_domain.payloads import SecretRef
+from gbe_nexus import IntegrityError, NexusError, NotFound
 from gbe_operative.contract import Execution, Operative, OperativeContext, OperativeError
 from gbe_operative.plugin_settings import ConfigurationError, from_environment
 from gbe_operative_http.core.addresses import AddressPolicy
+from gbe_operative_http.core.redirects import HARMLESS
 from gbe_operative_http.settings import HttpSettings
 
 if TYPE_CHECKING:
     import ssl
 
     from gbe_operative_http.client import Client
+    from gbe_operative_http.core.request import Request
+
+
+log = logging.getLogger(__name__)
+
+FIRST_PAUSE = 0.1
+LONGEST_PAUSE = 10.0
+"""Seconds until a body is fetched again that could not be stored."""
 
 
 class HttpOperative(Operative):
@@ -62,7 +74,7 @@ class HttpOperative(Operative):
 
     async def execute(self, execution: Execution) -> TaskOutcome:
         """Send the request and read the answer."""
-        from gbe_operative_http.core.request import Limits, ParamError, request_of
+        from gbe_operative_http.core.request import WITHOUT_EFFECT, Limits, ParamError, request_of
         from gbe_operative_http.outcome import outcome_of
 
         client, settings = self._client, self._settings
@@ -73,19 +85,40 @@ class HttpOperative(Operative):
             request = request_of(execution.params, execution.refs, execution.task.task_id, limits)
         except ParamError as error:
             raise OperativeError(str(error), kind=FailureKind.REJECTED) from error
-        if request.conceal:
-            execution.conceal(*request.conceal)
+        if concealed := (*request.conceal, *_made_of_secrets(execution, request)):
+            execution.conceal(*concealed)
         content = request.content
 
         def upload() -> AsyncIterator[bytes]:
             assert isinstance(content, Ref)
             return execution.artifacts.get(content.key)
 
-        try:
-            async with client.answer(request, upload) as answer:
-                return await outcome_of(execution, request, answer)
-        except (NotFound, IntegrityError) as error:
-            raise OperativeError(f"body_ref: {error}", retryable=False) from error
+        pause = FIRST_PAUSE
+        while True:
+            try:
+                async with client.answer(request, upload) as answer:
+                    return await outcome_of(execution, request, answer)
+            except (NotFound, IntegrityError) as error:
+                raise OperativeError(f"body_ref: {error}", retryable=False) from error
+            except NexusError as error:
+                # Our own store was away while a body was on its way there, which is no fault of the task.
+                if not error.retryable or request.method not in WITHOUT_EFFECT:
+                    raise
+                log.warning("task %s: a body could not be stored, asking again: %s", execution.task.task_id, error)
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, LONGEST_PAUSE)
+
+
+def _made_of_secrets(execution: Execution, request: Request) -> Iterator[str]:
+    """What a service may repeat of params that are secrets as a whole, in other words than theirs."""
+    secret = {name for name, value in execution.task.params.items() if isinstance(value, SecretRef)}
+    if secret & {"url", "query"}:
+        yield str(request.url)
+        if len(target := request.url.raw_path.decode("ascii", "replace")) > 1:
+            yield target
+        yield from request.url.params.values()
+    if "headers" in secret:
+        yield from (value for name, value in request.headers if name.lower() not in HARMLESS)
 
 
 def _tls(settings: HttpSettings) -> ssl.SSLContext:

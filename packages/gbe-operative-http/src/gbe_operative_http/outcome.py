@@ -43,14 +43,15 @@ async def outcome_of(execution: Execution, request: Request, answer: Answer) -> 
         raise await _failed(answer)
     content = _content_of(response)
     body = body_of(response, request.limits.max_body)
-    head = b""
+    start = bytearray()
     complete = True
     try:
         async for piece in body:
-            head += piece
-            if len(head) > INLINE_BYTES:
+            start += piece
+            if len(start) > INLINE_BYTES:
                 complete = False
                 break
+        head = bytes(start)
         data = _about(response, url)
         if complete:
             text = text_of(head, content)
@@ -80,19 +81,20 @@ async def outcome_of(execution: Execution, request: Request, answer: Answer) -> 
 async def _failed(answer: Answer) -> OperativeError:
     """The error of an answer that was not expected."""
     request, response, url = answer.request, answer.response, str(answer.request.url)
-    head = b""
+    start = bytearray()
     cut = False
     body = body_of(response, request.limits.max_body)
     try:
         async for piece in body:
-            head += piece
-            if len(head) > FAILED_BYTES:
-                head, cut = head[:FAILED_BYTES], True
+            start += piece
+            if len(start) > FAILED_BYTES:
+                cut = True
                 break
     except BodyTooLarge:
         cut = True
     finally:
         await body.aclose()  # type: ignore[attr-defined]  # it is a generator
+    head = bytes(start[:FAILED_BYTES])
     content = _content_of(response)
     text = text_of(head, content)
     if text is None:
@@ -150,7 +152,12 @@ class _Tail:
     """Remembers the end of what goes by."""
 
     def __init__(self) -> None:
-        self.kept = b""
+        self._recent = bytearray()
+
+    @property
+    def kept(self) -> bytes:
+        """The end."""
+        return bytes(self._recent[-TAIL_BYTES:])
 
     async def follow(self, chunks: AsyncIterator[bytes], content: Content) -> AsyncIterator[bytes]:
         """The chunks, in UTF-8 where they are text of another charset."""
@@ -159,7 +166,9 @@ class _Tail:
         )
         async for raw in chunks:
             chunk = raw if decoder is None else decoder.decode(raw).encode()
-            self.kept = (self.kept + chunk)[-TAIL_BYTES:]
+            self._recent += chunk[-TAIL_BYTES:]
+            if len(self._recent) > 4 * TAIL_BYTES:
+                del self._recent[:-TAIL_BYTES]
             yield chunk
         if decoder is not None and (rest := decoder.decode(b"", final=True)):
             yield rest.encode()

@@ -10,7 +10,9 @@ import logging
 import random
 from collections.abc import AsyncIterable, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
+from msgspec import Raw, json
 from msgspec.structs import replace
 
 from gbe_jobs_domain.dag import topological_order
@@ -25,6 +27,7 @@ from gbe_nexus import ArtifactStore, IntegrityError, NexusError, NotFound, Paylo
 from gbe_operative.contract import (
     Delegated,
     Execution,
+    Interrupt,
     LineReporter,
     Operative,
     OperativeContext,
@@ -33,7 +36,9 @@ from gbe_operative.contract import (
 )
 from gbe_operative.core.backoff import retry_delay, seconds_text
 from gbe_operative.core.inputs import InputError, plan_inputs
+from gbe_operative.edge_checks import EdgeChecks
 from gbe_operative.inputs import run_errands
+from gbe_operative.plugin_settings import ConfigurationError
 from gbe_operative.plugins import PluginError, load
 from gbe_operative.settings import WorkerSettings
 from gbe_operative_molecule.plan import rejected
@@ -45,6 +50,8 @@ GRACE = 10.0
 """Seconds a step that watches `cancelled` may take to clean up; less than the worker gives the whole."""
 
 _LIMITS = WorkerSettings()
+
+T = TypeVar("T")
 
 
 class LocalOperatives:
@@ -65,7 +72,7 @@ class LocalOperatives:
                 try:
                     found = self._make(task_type)
                     await found.start(self.context)
-                except PluginError as error:
+                except (PluginError, ConfigurationError) as error:
                     raise rejected(f"mode: local: {error}") from error
                 self._found[task_type] = found
             return found
@@ -83,6 +90,7 @@ async def run_locally(
     lineage: Sequence[str],
     *,
     operatives: LocalOperatives,
+    checks: EdgeChecks | None,
     slots: int,
     molecule: Callable[[Execution], Awaitable[Result]],
     molecule_types: Sequence[str],
@@ -94,7 +102,7 @@ async def run_locally(
     routes: dict[str, Callable[[Execution], Awaitable[Result] | Result]] = {}
     for task_type in sorted({step.task_type for step in definition.tasks}):
         routes[task_type] = molecule if task_type in molecule_types else (await operatives.of(task_type)).execute
-    run = _Run(outer, definition, inner_id, lineage, routes, slots)
+    run = _Run(outer, definition, inner_id, lineage, routes, slots, checks)
     return await run.to_its_end()
 
 
@@ -109,7 +117,9 @@ class _Run:
         lineage: Sequence[str],
         routes: Mapping[str, Callable[[Execution], Awaitable[Result] | Result]],
         slots: int,
+        checks: EdgeChecks | None,
     ) -> None:
+        self._checks = checks
         self._outer = outer
         self._definition = definition
         self._inner_id = inner_id
@@ -199,13 +209,14 @@ class _Run:
         attempt = 0
         while True:
             attempt += 1
-            retryable = True
+            retryable, retry_after = True, 0.0
             try:
                 outcome = await self._attempt(index, step, attempt)
             except OperativeError as error:
                 retryable = error.retryable
                 code = TIMEOUT_EXIT_CODE if error.kind is FailureKind.TIMEOUT else 1
-                outcome = Failed(str(error) or "failed", error.kind, code)
+                outcome = Failed(str(error) or "failed", error.kind, code, output=list(error.output), data=error.data)
+                retry_after = error.retry_after
             except (InputError, NexusError) as error:
                 outcome = Failed(str(error), FailureKind.REJECTED)
             except (Exception, SystemExit) as error:
@@ -220,7 +231,7 @@ class _Run:
                 and not self._stop.is_set()
             ):
                 return outcome
-            delay = retry_delay(step.retry, attempt, random.random)
+            delay = retry_delay(step.retry, attempt, random.random, retry_after)
             text = f"{step.name}: attempt {attempt} failed, next in {seconds_text(delay)}: {outcome.error[:1024]}"
             self._outer.progress(text)
             if not await self._unless_stopped(asyncio.sleep(delay)):
@@ -231,6 +242,11 @@ class _Run:
         task = self._task(index, step)
         inputs = plan_inputs(task, _no_secret)
         await insist("fetch inputs", lambda: run_errands(inputs, task, outer.artifacts, _LIMITS.fetch_limit))
+        declares = step.input_schema is not None or step.output_schema is not None
+        if declares and self._checks is None:
+            raise rejected(f"mode: local: what step {step.name!r} declares of its data can't be checked here")
+        if declares and self._checks is not None and (refusal := await self._checks.before(task, inputs)) is not None:
+            return refusal
         deadline = None
         if step.timeout_secs is not None:
             deadline = asyncio.get_running_loop().time() + step.timeout_secs
@@ -242,6 +258,11 @@ class _Run:
             raise rejected(f"mode: local: step {step.name!r} can't go on as a job of its own")
         if not isinstance(outcome, Completed | Skipped | Failed):
             raise OperativeError(f"the Operative returned {type(outcome).__name__}, not an outcome")
+        if isinstance(outcome, Completed) and step.output_schema is not None and self._checks is not None:
+            checked, again = await self._checks.after(task, outcome)
+            if not again and isinstance(checked, Failed):
+                raise OperativeError(checked.error, retryable=False)
+            outcome = checked
         return await self._fitted(execution, outcome)
 
     def _task(self, index: int, step: TaskDefinition) -> TaskQueued:
@@ -264,6 +285,8 @@ class _Run:
             journal_seq=outer.journal_seq,
             depth=outer.depth + 1,
             lineage=self._lineage,
+            input_schema=None if step.input_schema is None else Raw(json.encode(step.input_schema)),
+            output_schema=None if step.output_schema is None else Raw(json.encode(step.output_schema)),
         )
 
     async def _ended(self, step: TaskDefinition, execution: Execution, result: Awaitable[Result]) -> Result:
@@ -275,7 +298,8 @@ class _Run:
             if work.done():
                 return work.result()
             timed_out = not self._stop.is_set()
-            await _interrupted(execution, work)
+            ended_by = Interrupt.TIMEOUT if timed_out else self._outer.interrupted or Interrupt.CANCEL
+            await _interrupted(execution, work, ended_by)
         finally:
             stop.cancel()
             if not work.done():  # the worker gives up on the whole
@@ -300,9 +324,10 @@ class _Run:
         return replace(outcome, data=replace(ref, items=data.items))
 
 
-async def _interrupted(execution: Execution, work: asyncio.Future[Result]) -> None:
-    if execution.watched is not None:
-        execution.watched.set()
+async def _interrupted(execution: Execution, work: asyncio.Future[Result], why: Interrupt) -> None:
+    execution.interrupted = why
+    if execution.watched:
+        execution.cancel()
         await asyncio.wait({work}, timeout=GRACE)
     if not work.done():
         work.cancel()

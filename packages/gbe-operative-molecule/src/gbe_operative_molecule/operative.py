@@ -8,7 +8,6 @@ in this process.
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable, Mapping, Sequence
 
 from gbe_jobs_domain import subjects
@@ -16,6 +15,7 @@ from gbe_jobs_domain.definitions import JobDefinition
 from gbe_jobs_domain.molecules import MAX_BYTES, REFERENCE
 from gbe_nexus import NexusError, StateStore
 from gbe_operative.contract import Delegated, Execution, Operative, OperativeContext, Result
+from gbe_operative.plugin_settings import from_environment
 from gbe_operative_molecule.local import LocalOperatives, run_locally
 from gbe_operative_molecule.plan import Plan, inner_definition, lineage_of, plan, rejected
 from gbe_operative_molecule.registry import NotRegistered, Registry
@@ -38,7 +38,7 @@ class MoleculeOperative(Operative):
         local: Callable[[str], Operative] | None = None,
     ) -> None:
         self._types = tuple(task_types)
-        self._settings = MoleculeSettings.of(os.environ if environment is None else environment)
+        self._settings = from_environment(MoleculeSettings, environment)
         self._local = LocalOperatives(local)
         self._context: OperativeContext | None = None
         self._store: StateStore | None = None
@@ -65,6 +65,8 @@ class MoleculeOperative(Operative):
         task = execution.task
         found = plan(task, execution.attempt, execution.params, self._settings.max_depth)
         local = within_local or found.mode == "local"
+        if not local and task.output_schema is not None:
+            raise rejected("output_schema: the data of a molecule on the bus is not checked; declare it for its steps")
         variables = dict(found.variables)
         if not local:
             for name, ref in execution.refs.items():
@@ -78,6 +80,7 @@ class MoleculeOperative(Operative):
                 found.child,
                 lineage,
                 operatives=self._local,
+                checks=self._context.checks if self._context is not None else None,
                 slots=self._settings.local_slots,
                 molecule=lambda inner: self._execute(inner, within_local=True),
                 molecule_types=self._types,
@@ -118,6 +121,8 @@ class MoleculeOperative(Operative):
                 raise rejected(f"param {REFERENCE!r}: {error}") from error
             text, source = registered.text, registered.reference
             lineage = lineage_of(task, source)
+        if len(text) > MAX_BYTES:
+            raise rejected(f"a molecule of {len(text):,} bytes is too large (limit {MAX_BYTES:,} bytes)")
         if len(text) > IN_A_THREAD:
             definition = await asyncio.to_thread(inner_definition, text, source, variables, task.org_id)
         else:

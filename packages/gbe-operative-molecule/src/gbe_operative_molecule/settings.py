@@ -2,36 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import Annotated
+
+from msgspec import Meta
 
 from gbe_jobs_domain.molecules import MAX_DEPTH
+from gbe_operative.plugin_settings import Setting, Settings
 
-DEPTH = "GBE_MOLECULE_MAX_DEPTH"
-LOCAL_SLOTS = "GBE_MOLECULE_LOCAL_SLOTS"
-DEFAULT_LOCAL_SLOTS = 4
 DEEPEST = 32
-"""What a document nested in documents can hold at all."""
+"""Hardly a document holds more: each level takes some of its own nesting."""
 
 
-@dataclass(frozen=True, slots=True)
-class MoleculeSettings:
-    """`max_depth`: molecules within molecules. `local_slots`: steps of one molecule with `mode: local` at once."""
+class MoleculeSettings(Settings, frozen=True, kw_only=True):
+    """For the Operative of one process."""
 
-    max_depth: int = MAX_DEPTH
-    local_slots: int = DEFAULT_LOCAL_SLOTS
-
-    @classmethod
-    def of(cls, environment: Mapping[str, str]) -> MoleculeSettings:
-        """From variables; what is empty is unset. Raises `ValueError` naming the variable."""
-        return cls(
-            max_depth=_number(environment, DEPTH, MAX_DEPTH, DEEPEST),
-            local_slots=_number(environment, LOCAL_SLOTS, DEFAULT_LOCAL_SLOTS, 1024),
-        )
-
-
-def _number(environment: Mapping[str, str], name: str, default: int, most: int) -> int:
-    text = environment.get(name) or str(default)
-    if not (text.isascii() and text.isdigit()) or not 1 <= int(text) <= most:
-        raise ValueError(f"{name}={text}: expected a whole number from 1 to {most}")
-    return int(text)
+    max_depth: Annotated[
+        int, Meta(ge=1, le=DEEPEST), Setting("Molecules within molecules", env="GBE_MOLECULE_MAX_DEPTH")
+    ] = MAX_DEPTH
+    local_slots: Annotated[
+        int,
+        Meta(ge=1, le=1024),
+        Setting("Steps of one molecule with mode: local at once", env="GBE_MOLECULE_LOCAL_SLOTS"),
+    ] = 4

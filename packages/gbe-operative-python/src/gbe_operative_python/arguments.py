@@ -99,7 +99,7 @@ class Signature:
         """Whether it takes params it doesn't name (`**rest`)."""
         name = getattr(function, "__qualname__", repr(function))
         try:
-            hints = get_type_hints(function, include_extras=True)
+            hints = get_type_hints(_without_return(function), include_extras=True)
         except Exception as error:
             raise DeclarationError(f"{name}: its annotations can't be read: {error}") from error
         for parameter in inspect.signature(function).parameters.values():
@@ -146,6 +146,12 @@ class Signature:
         )
         hint = f": did you mean {near[0]!r}?" if near else ";"
         return f"unknown param {_short(repr(name))}{hint} it takes {self.shown}"
+
+
+def _without_return(function: Callable[..., Any]) -> Any:
+    """What has the function's annotations, but for that of its result: nobody needs it, and it may be unknown here."""
+    annotations = {name: hint for name, hint in function.__annotations__.items() if name != "return"}
+    return types.SimpleNamespace(__annotations__=annotations, __globals__=inspect.unwrap(function).__globals__)
 
 
 def _parameter(function: str, parameter: inspect.Parameter, hint: Any) -> Parameter:

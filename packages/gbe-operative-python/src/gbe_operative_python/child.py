@@ -104,6 +104,7 @@ class _Process:
         self._busy = False
         self._synchronous = False
         self._terminated = False
+        self._spoilt = False
         self._count = 0
 
     def serve(self) -> None:
@@ -139,7 +140,7 @@ class _Process:
             self._print_traceback(error, run.task_type)
             done = Done(End.FAILED, said=_said_by(error))
         finally:
-            self._busy = self._synchronous = False
+            self._busy = False
             set_current(None)
         if self._terminated:
             self._leave()
@@ -153,8 +154,10 @@ class _Process:
             return Done(End.REJECTED, said=f"{self._setup.app} has no task type {run.task_type!r}")
         arguments = task.signature.arguments(run.params, run.secrets)
         self._synchronous = True
-        value = task.function(**arguments)
-        self._synchronous = False
+        try:
+            value = task.function(**arguments)
+        finally:
+            self._synchronous = False
         if asyncio.iscoroutine(value):
             value = self._await(value)
         return _done(value, run)
@@ -176,7 +179,8 @@ class _Process:
             if left:  # started by the function and not waited for: nothing of one task goes on beside the next
                 for one in left:
                     one.cancel()
-                loop.run_until_complete(asyncio.wait(left, timeout=1.0))
+                _, stubborn = loop.run_until_complete(asyncio.wait(left, timeout=1.0))
+                self._spoilt = self._spoilt or bool(stubborn)
 
     def _on_term(self, number: int, stack: FrameType | None) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -216,6 +220,8 @@ class _Process:
 
     def _put_back(self) -> bool:
         """Undo what a function may do to the process; False where that can't be: the next one must not find it so."""
+        if self._spoilt:
+            return False
         if signal.getsignal(signal.SIGTERM) != self._on_term:
             signal.signal(signal.SIGTERM, self._on_term)
         try:

@@ -106,8 +106,11 @@ class App:
     ) -> None:
         if isinstance(environment, str):
             raise DeclarationError(f"environment is a list of names, not the text {environment!r}")
-        if recycle_after < 1:
-            raise DeclarationError(f"recycle_after is a number from 1 on, not {recycle_after}")
+        for name, number in (("recycle_after", recycle_after), ("slots", slots), ("max_memory", max_memory)):
+            if number is not None and number < 1:
+                raise DeclarationError(f"{name} is a number from 1 on, not {number}")
+        if grace < 0:
+            raise DeclarationError(f"grace is a number of seconds, not {grace}")
         self.slots = slots
         self.environment = tuple(environment)
         self.recycle_after = recycle_after
@@ -173,7 +176,8 @@ def _unique(values: Any) -> tuple[PythonTask, ...]:
 def _marked(values: Any) -> Iterator[PythonTask]:
     for value in list(values):
         if inspect.isfunction(value) and isinstance(found := getattr(value, MARK, None), PythonTask):
-            yield found
+            # Another decorator around it took over the mark: it is meant to be called, too.
+            yield found if found.function is value else PythonTask(found.task_type, value, found.slots)
 
 
 def _twice(one: PythonTask, other: PythonTask) -> str:

@@ -61,9 +61,9 @@ class Streams:
         self._storing: asyncio.Future[None] | None = None
         self._problem = ""
         self._closed = False
-        out, out_end = os.pipe2(os.O_CLOEXEC)
+        out, out_end = os.pipe()
         try:
-            err, err_end = os.pipe2(os.O_CLOEXEC)
+            err, err_end = os.pipe()
         except BaseException:
             os.close(out)
             os.close(out_end)

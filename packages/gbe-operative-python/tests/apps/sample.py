@@ -215,6 +215,20 @@ async def linger() -> int:
 
 
 @app.task
+async def cling() -> int:
+    """Leaves one behind that will not be cancelled."""
+
+    async def for_ever() -> None:
+        while True:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(600)
+
+    asyncio.get_running_loop().create_task(for_ever())
+    await asyncio.sleep(0)
+    return os.getpid()
+
+
+@app.task
 def chatter() -> None:
     """Goes on printing when it has ended."""
 

@@ -12,6 +12,12 @@ from gbe_operative.contract import OperativeError
 ARGUMENT_BYTES = 128 * 1024 - 1
 """What Linux takes in one argument."""
 
+TOTAL_BYTES = 1024 * 1024
+"""Of all arguments. Linux takes 2 MiB with the environment, which has the other half."""
+
+WORDS_CHARACTERS = 32 * 1024
+"""Of text that is split into words: `shlex` takes quadratic time."""
+
 _decode = msgspec.json.Decoder(list[str | bool | int | float]).decode
 
 
@@ -31,18 +37,31 @@ def arguments_of(text: str) -> list[str]:
                 "a word that begins with '[' is to be quoted"
             ) from error
     else:
-        try:
-            found = shlex.split(text)
-        except ValueError as error:
-            raise _rejected(f"args can't be split into words: {error}") from error
+        found = words_of("args", text, "a JSON array of arguments")
+    total = 0
     for number, argument in enumerate(found, 1):
         if "\0" in argument:
             raise _rejected(f"args: argument {number} contains a NUL byte, which no argument can; use stdin_ref")
-        if len(size := argument.encode("utf-8", "replace")) > ARGUMENT_BYTES:
-            raise _rejected(
-                f"args: argument {number} has {len(size)} bytes, the limit is {ARGUMENT_BYTES}; use stdin_ref"
-            )
+        size = len(argument.encode("utf-8", "replace"))
+        if size > ARGUMENT_BYTES:
+            raise _rejected(f"args: argument {number} has {size} bytes, the limit is {ARGUMENT_BYTES}; use stdin_ref")
+        total += size + 1
+    if total > TOTAL_BYTES:
+        raise _rejected(f"args: {total} bytes in all, the limit is {TOTAL_BYTES}; use stdin_ref")
     return found
+
+
+def words_of(param: str, text: str, instead: str) -> list[str]:
+    """The words of a param's text, as a POSIX shell splits them. Raises `OperativeError` (rejected)."""
+    if len(text) > WORDS_CHARACTERS:
+        raise _rejected(
+            f"{param}: {len(text)} characters are too many to split into words (limit {WORDS_CHARACTERS}); "
+            f"use {instead}"
+        )
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise _rejected(f"{param} can't be split into words: {error}") from error
 
 
 def _text_of(item: str | bool | int | float) -> str:

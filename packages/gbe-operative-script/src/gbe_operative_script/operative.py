@@ -71,11 +71,13 @@ class ScriptOperative(Operative):
     async def execute(self, execution: Execution) -> TaskOutcome:
         """Check the script and run it to its end."""
         params = execution.params
-        arguments = arguments_of(params.get("args", ""))
         # In a thread: the root may be on a file system that has gone to sleep.
-        script = await asyncio.to_thread(
-            inspect, self._root, params.get("script_path"), params.get("interpreter"), self._commands.path
-        )
+        argv = await asyncio.to_thread(self._argv, params)
         variables = {name: value for name, value in params.items() if name not in NOT_VARIABLES}
-        result = await self._commands.run(execution, (*script.command, *arguments), variables)
+        result = await self._commands.run(execution, argv, variables)
         return await self._commands.outcome(execution, result)
+
+    def _argv(self, params: Mapping[str, str]) -> list[str]:
+        arguments = arguments_of(params.get("args", ""))
+        script = inspect(self._root, params.get("script_path"), params.get("interpreter"), self._commands.path)
+        return [*script.command, *arguments]

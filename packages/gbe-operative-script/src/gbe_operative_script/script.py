@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from gbe_envoy.adapter import CommandError, find_executable
 from gbe_jobs_domain.outcomes import FailureKind
 from gbe_operative.contract import OperativeError
 from gbe_operative.rooted import PathError, Root, RootedFile
+from gbe_operative_script.arguments import words_of
 
 _HEAD = 512
 
@@ -42,13 +42,11 @@ def inspect(root: Root, script_path: str | None, interpreter: str | None, path: 
 
 
 def _interpreter(text: str, path: str) -> list[str]:
+    words = words_of("interpreter", text, "a script of your own")
+    if not words:
+        raise _rejected("interpreter is empty")
     try:
-        words = shlex.split(text)
-        if not words:
-            raise _rejected("interpreter is empty")
         return [_found(words[0], path), *words[1:]]
-    except ValueError as error:
-        raise _rejected(f"interpreter can't be split into words: {error}") from error
     except CommandError as error:
         raise _rejected(f"interpreter: {error}") from error
 

@@ -30,7 +30,7 @@ from gbe_operative.contract import Execution, Operative, OperativeContext, Opera
 from gbe_operative.plugin_settings import Setting, Settings, from_environment, root_of
 from gbe_operative.rooted import PathError, Root
 from gbe_operative_template.messages import Answer, Order
-from gbe_operative_template.renderer import Renderer, search_path
+from gbe_operative_template.renderer import Renderer
 
 MAX_TEMPLATE = 4 << 20
 """Bytes of a template."""
@@ -92,7 +92,7 @@ class TemplateOperative(Operative):
         await runner.start()
         runner.guard_path(context.work_root)
         self._runner = runner
-        self._renderer = Renderer(runner, search_path())
+        self._renderer = Renderer(runner)
         self._renderer.warm_up()
 
     async def close(self) -> None:

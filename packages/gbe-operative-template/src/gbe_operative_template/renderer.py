@@ -7,7 +7,6 @@ import contextlib
 import itertools
 import json
 import logging
-import os
 import socket
 import sys
 from typing import Any
@@ -19,8 +18,8 @@ from gbe_operative_template.messages import CANCEL, ENDED, READY, RECORD, RENDER
 PATIENCE = 30.0
 """Seconds in which the fork server has to be there, and in which it has to notice that a process has ended."""
 
-ANSWER_BYTES = 16
-"""Of an answer in JSON, at most, for each byte of text that is allowed: a character may be written as `\\u0000`."""
+ANSWER_BYTES = 6
+"""Of an answer in JSON, at most, for each byte of text: a control character is written as `\\u0000`."""
 
 _MAIN = "from gbe_operative_template.fork_server import main; main()"
 _CHUNK = 1 << 20
@@ -31,9 +30,8 @@ log = logging.getLogger(__name__)
 class Renderer:
     """Owns the fork server: started before it is needed, and again when it has died."""
 
-    def __init__(self, runner: CommandRunner, path: str) -> None:
+    def __init__(self, runner: CommandRunner) -> None:
         self._runner = runner
-        self._path = path
         self._server: _Server | None = None
 
     def warm_up(self) -> None:
@@ -55,14 +53,14 @@ class Renderer:
 
     def _running(self) -> _Server:
         if self._server is None or self._server.dead:
-            self._server = _Server(self._runner, self._path)
+            self._server = _Server(self._runner)
         return self._server
 
 
 class _Server:
     """One fork server, from its start to its end."""
 
-    def __init__(self, runner: CommandRunner, path: str) -> None:
+    def __init__(self, runner: CommandRunner) -> None:
         self._loop = asyncio.get_running_loop()
         self._control, theirs = socket.socketpair()
         self._control.setblocking(False)
@@ -73,13 +71,13 @@ class _Server:
         self._received = b""
         self.dead = False
         self._loop.add_reader(self._control.fileno(), self._on_readable)
-        self._life = self._loop.create_task(self._live(runner, path, theirs))
+        self._life = self._loop.create_task(self._live(runner, theirs))
 
-    async def _live(self, runner: CommandRunner, path: str, theirs: socket.socket) -> None:
+    async def _live(self, runner: CommandRunner, theirs: socket.socket) -> None:
         why = "its process ended"
         try:
             result = await runner.run(
-                Command([sys.executable, "-I", "-c", _MAIN], {"PATH": path}, "/", pass_fds=[theirs.fileno()]),
+                Command([sys.executable, "-I", "-c", _MAIN], {}, "/", pass_fds=[theirs.fileno()]),
                 limits=Limits(grace=1.0),
                 cancel=self._stop,
             )
@@ -194,8 +192,3 @@ class _Server:
                 waiting = self._ended.get(number)
                 if waiting is not None and not waiting.done():
                     waiting.set_result((kind, int(value)))
-
-
-def search_path() -> str:
-    """The host's `PATH`."""
-    return os.environ.get("PATH", os.defpath)

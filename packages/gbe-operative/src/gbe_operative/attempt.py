@@ -16,9 +16,8 @@ from gbe_nexus import Conflict, Message, NexusError, PayloadTooLarge, PubAck, no
 from gbe_operative.contract import Delegated, Execution, Interrupt, OperativeError, Result
 from gbe_operative.controls import Controls
 from gbe_operative.core.backoff import retry_delay, seconds_text
-from gbe_operative.core.claim import GiveUp, Start, after_failure, after_hand_back, decide
+from gbe_operative.core.claim import GiveUp, LetGo, Start, after_failure, after_hand_back, decide
 from gbe_operative.core.inputs import InputError
-from gbe_operative.edge_checks import check_after, check_before
 from gbe_operative.inputs import run_errands
 from gbe_operative.notes import Noted
 from gbe_operative.progress import AttemptProgress, hint, retry_message
@@ -206,6 +205,9 @@ class Attempt:
         if self.cancelled_by_control is not None:
             await self._conclude(self._bare(), Failed(error=self.cancelled_by_control, kind=FailureKind.CANCELLED))
             return
+        if isinstance(decision, LetGo):
+            self._let_go("another start of it is under way")
+            return
         if isinstance(decision, GiveUp):
             await self._give_up(decision)
             return
@@ -262,7 +264,7 @@ class Attempt:
             await shop.insist(
                 "fetch inputs", lambda: run_errands(inputs, task, shop.artifacts, shop.settings.fetch_limit)
             )
-            refusal = await check_before(shop, task, execution, inputs)
+            refusal = await shop.checks.before(task, inputs, discreet=execution.masker is not None)
             if refusal is not None:
                 await self._conclude(execution, refusal)
                 return
@@ -354,7 +356,7 @@ class Attempt:
         else:
             outcome = Failed(error=f"the Operative returned {type(result).__name__}, not an outcome")
         if isinstance(outcome, Completed) and self.task.output_schema is not None:
-            outcome, self._retryable = await check_after(self._shop, execution, outcome)
+            outcome, self._retryable = await self._shop.checks.after(self.task, outcome)
         if self._worth_another(outcome) and isinstance(outcome, Failed):
             await self._retry(execution, outcome)
             return

@@ -22,6 +22,7 @@ from gbe_operative.core.masking import Masker
 
 if TYPE_CHECKING:
     from gbe_nexus.transport import Transport
+    from gbe_operative.edge_checks import EdgeChecks
 
 
 class OperativeError(Exception):
@@ -71,12 +72,15 @@ class Delegated:
 
 @dataclass(frozen=True, slots=True)
 class OperativeContext:
-    """What an Operative gets when it starts. `work_root`: the private directory that has all work directories."""
+    """What an Operative gets when it starts. `work_root`: the private directory that has all work directories.
+    `checks`: of what tasks declare of their data, for an Operative that runs tasks within tasks; None: nobody checks.
+    """
 
     worker: str
     transport: Transport
     artifacts: ArtifactStore
     work_root: Path
+    checks: EdgeChecks | None = None
 
 
 Result: TypeAlias = TaskOutcome | Delegated

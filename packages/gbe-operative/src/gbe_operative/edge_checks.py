@@ -2,83 +2,109 @@
 
 from __future__ import annotations
 
+import asyncio
+import random
+
 from msgspec.structs import replace
 
-from gbe_jobs_domain.edges import ARTIFACT_STORE, Inline, Ref
+from gbe_jobs_domain.edges import ARTIFACT_STORE, Inline
 from gbe_jobs_domain.outcomes import Completed, Failed, FailureKind
 from gbe_jobs_domain.payloads import TaskQueued, encode
-from gbe_nexus import IntegrityError, NotFound, PayloadTooLarge
-from gbe_operative.contract import Execution
+from gbe_nexus import ArtifactStore, IntegrityError, NexusError, NotFound, PayloadTooLarge
 from gbe_operative.core.inputs import JSON, InputError, Inputs, declared, value_of
 from gbe_operative.core.sizing import too_large
 from gbe_operative.inputs import wanted_values
-from gbe_operative.schema_checks import CheckFailed, InvalidSchema
-from gbe_operative.workshop import Workshop
+from gbe_operative.schema_checks import CheckFailed, InvalidSchema, SchemaChecks
+from gbe_runtime.backoff import retry_delay
+
+FIRST_PAUSE = 0.1
+LONGEST_PAUSE = 5.0
 
 
-async def check_before(shop: Workshop, task: TaskQueued, execution: Execution, inputs: Inputs) -> Failed | None:
-    """Why the task is not to be started: its params don't match its `input_schema`, or one of its schemas is none.
+class EdgeChecks:
+    """Both ends of a task's edges. `limit`: bytes of the largest artifact that is opened for it."""
 
-    Raises `InputError`, and a `NexusError` that stays.
-    """
-    if (schema := declared(task.output_schema)) is not None:  # found now, not when the work is done
+    def __init__(self, schemas: SchemaChecks, artifacts: ArtifactStore, limit: int) -> None:
+        self._schemas = schemas
+        self._artifacts = artifacts
+        self._limit = limit
+
+    async def before(self, task: TaskQueued, inputs: Inputs, *, discreet: bool = False) -> Failed | None:
+        """Why the task is not to be started: its params don't match its `input_schema`, or one of its schemas is none.
+
+        `discreet`: the params have secrets, so none is quoted. Raises `InputError`, and a `NexusError` that stays.
+        """
+        if (schema := declared(task.output_schema)) is not None:  # found now, not when the work is done
+            try:
+                await self._schemas.check_schema(schema)
+            except InvalidSchema as error:
+                return _rejected(f"output_schema is no JSON Schema: {error}")
+            except CheckFailed as error:
+                return _unchecked("output_schema can't be checked", error)
+        if (schema := declared(task.input_schema)) is None:
+            return None
+        values = await self._values(schema, task, inputs)
         try:
-            await shop.checks.check_schema(schema)
+            violation = await self._schemas.violation(schema, encode(values), discreet=discreet)
         except InvalidSchema as error:
-            return _rejected(f"output_schema is no JSON Schema: {error}")
+            return _rejected(f"input_schema is no JSON Schema: {error}")
         except CheckFailed as error:
-            return _unchecked("output_schema can't be checked", error)
-    if (schema := declared(task.input_schema)) is None:
-        return None
-    limit = shop.settings.fetch_limit
-    values = await shop.insist("fetch inputs", lambda: wanted_values(schema, inputs, task, shop.artifacts, limit))
-    try:
-        # What quotes a value might quote a secret.
-        violation = await shop.checks.violation(schema, encode(values), discreet=execution.masker is not None)
-    except InvalidSchema as error:
-        return _rejected(f"input_schema is no JSON Schema: {error}")
-    except CheckFailed as error:
-        return _unchecked("input can't be checked against input_schema", error)
-    return None if violation is None else _rejected(f"input does not match input_schema {violation}")
+            return _unchecked("input can't be checked against input_schema", error)
+        return None if violation is None else _rejected(f"input does not match input_schema {violation}")
+
+    async def after(self, task: TaskQueued, outcome: Completed) -> tuple[Completed | Failed, bool]:
+        """The outcome, or the failure that it is, since its data does not match `output_schema`; and whether another
+        attempt may do better. No data at all counts as null."""
+        schema = declared(task.output_schema)
+        if schema is None:
+            return outcome, True
+        try:
+            violation = await self._schemas.violation(schema, await self._data(task, outcome))
+        except (InvalidSchema, CheckFailed, InputError) as error:
+            again = isinstance(error, CheckFailed) and not error.lasting
+            return _instead(outcome, f"output can't be checked against output_schema: {error}"), again
+        if violation is None:
+            return outcome, True
+        return _instead(outcome, f"output does not match output_schema {violation}"), True
+
+    async def _values(self, schema: bytes, task: TaskQueued, inputs: Inputs) -> dict[str, object]:
+        tries = 0
+        while True:
+            try:
+                return await wanted_values(schema, inputs, task, self._artifacts, self._limit)
+            except NexusError as error:
+                tries += 1
+                await _pause(error, tries)
+
+    async def _data(self, task: TaskQueued, outcome: Completed) -> bytes:
+        """The data as JSON. Raises `InputError`."""
+        data = outcome.data
+        if data is None:
+            return b"null"
+        if isinstance(data, Inline):
+            return bytes(data.value)
+        if data.store != ARTIFACT_STORE:
+            raise InputError(f"there is no artifact store {data.store!r}")
+        if data.size > self._limit:
+            raise InputError(too_large(task.task_name, f"data ({data.uri})", data.size, self._limit))
+        tries = 0
+        while True:
+            try:
+                content = await self._artifacts.read(data.key, limit=self._limit)
+            except (NotFound, IntegrityError, PayloadTooLarge) as error:
+                raise InputError(f"{data.uri}: {error}") from error
+            except NexusError as error:
+                tries += 1
+                await _pause(error, tries)
+            else:
+                return content if data.media_type == JSON else encode(value_of(content, data.media_type, data.uri))
 
 
-async def check_after(shop: Workshop, execution: Execution, outcome: Completed) -> tuple[Completed | Failed, bool]:
-    """The outcome, or the failure that it is, since its data does not match `output_schema`; and whether another
-    attempt may do better. No data at all counts as null."""
-    schema = declared(execution.task.output_schema)
-    if schema is None:
-        return outcome, True
-    try:
-        violation = await shop.checks.violation(schema, await _data(shop, execution, outcome))
-    except (InvalidSchema, CheckFailed, InputError) as error:
-        again = isinstance(error, CheckFailed) and not error.lasting
-        return _instead(outcome, f"output can't be checked against output_schema: {error}"), again
-    if violation is None:
-        return outcome, True
-    return _instead(outcome, f"output does not match output_schema {violation}"), True
-
-
-async def _data(shop: Workshop, execution: Execution, outcome: Completed) -> bytes:
-    """The data as JSON. Raises `InputError`."""
-    data = outcome.data
-    if data is None:
-        return b"null"
-    if isinstance(data, Inline):
-        return bytes(data.value)
-    limit = shop.settings.fetch_limit
-    if data.store != ARTIFACT_STORE:
-        raise InputError(f"there is no artifact store {data.store!r}")
-    if data.size > limit:
-        raise InputError(too_large(execution.task.task_name, f"data ({data.uri})", data.size, limit))
-    try:
-        content = await shop.insist("read data", lambda: _content(shop, data, limit))
-    except (NotFound, IntegrityError, PayloadTooLarge) as error:
-        raise InputError(f"{data.uri}: {error}") from error
-    return content if data.media_type == JSON else encode(value_of(content, data.media_type, data.uri))
-
-
-async def _content(shop: Workshop, data: Ref, limit: int) -> bytes:
-    return await shop.artifacts.read(data.key, limit=limit)
+async def _pause(error: NexusError, tries: int) -> None:
+    """Wait for a bus that is away. Raises the errors that stay."""
+    if not error.retryable:
+        raise error
+    await asyncio.sleep(FIRST_PAUSE + retry_delay(tries, FIRST_PAUSE, 2.0, LONGEST_PAUSE, random.random))
 
 
 def _rejected(error: str) -> Failed:

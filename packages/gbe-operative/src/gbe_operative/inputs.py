@@ -7,6 +7,7 @@ import hashlib
 from msgspec import DecodeError, Raw, Struct, json
 
 from gbe_jobs_domain.edges import ARTIFACT_STORE, Ref
+from gbe_jobs_domain.paths import Text
 from gbe_jobs_domain.payloads import TaskQueued
 from gbe_jobs_domain.records import ParentRecord
 from gbe_jobs_domain.subjects import artifact_key, parent_key
@@ -82,7 +83,7 @@ async def run_errands(inputs: Inputs, task: TaskQueued, artifacts: ArtifactStore
 def _field_of(data: bytes, ref: Ref, reference: str) -> object:
     """What a field of some data would have been, had it been short enough: of a text, a string."""
     if ref.media_type.startswith("text/") or ref.media_type.endswith("charset=utf-8"):
-        return data.decode("utf-8", "replace")
+        return Text(data.decode("utf-8", "replace"))
     return value_of(data, ref.media_type, reference)
 
 

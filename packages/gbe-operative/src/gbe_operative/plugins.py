@@ -56,12 +56,21 @@ def load_all(handles: Iterable[Handle]) -> Operative:
     return members[0] if len(members) == 1 else CompositeOperative(members)
 
 
-def load_served(app: Operative | None, handles: Iterable[Handle]) -> Operative:
-    """One Operative for `handles`: a type of the app by the app, unless another plug-in is named for it."""
+def load_served(app: Operative | None, handles: Sequence[Handle]) -> Operative:
+    """One Operative for `handles`: a type of the app by the app, unless another plug-in is named for it.
+
+    Raises `PluginError`.
+    """
     if app is None:
         return load_all(handles)
     own = {handle.task_type for handle in handles if handle.task_type == handle.plugin} & set(app.handles)
     others = [handle for handle in handles if handle.task_type not in own]
+    for handle in others:
+        if handle.plugin == handle.task_type and handle.plugin not in installed():
+            raise PluginError(
+                f"the app has no task type {handle.task_type!r}, and no Operative of that name is installed here; "
+                f"the app has: {', '.join(app.handles)}"
+            )
     if not others and own == set(app.handles):
         return app
     members = [*([CompositeOperative([app], only=own)] if own else []), *([load_all(others)] if others else [])]

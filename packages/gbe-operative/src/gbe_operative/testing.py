@@ -182,3 +182,11 @@ class Hall:
     async def queued(self) -> int:
         """Messages in the queue."""
         return (await self.transport.stream_state(QUEUE)).messages
+
+    async def emptied(self, patience: float = PATIENCE) -> None:
+        """Wait until the queue is empty: a message is acknowledged only when the report is stored."""
+        async with asyncio.timeout(patience):
+            while await self.queued():
+                self._changed.clear()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._changed.wait(), 0.01)

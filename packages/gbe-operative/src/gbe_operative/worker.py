@@ -23,6 +23,7 @@ from gbe_nexus import (
 )
 from gbe_operative.attempt import Attempt
 from gbe_operative.contract import Interrupt, Operative, OperativeContext, OperativeError
+from gbe_operative.edge_checks import EdgeChecks
 from gbe_operative.lane import Lane
 from gbe_operative.leases import Leases
 from gbe_operative.notes import Notes
@@ -117,8 +118,9 @@ class Worker(BusRole):
         artifacts = await transport.artifact_store(ARTIFACT_STORE)
         if self._shop is None:
             work_dirs = WorkDirs(settings.work_root)
-            checks = SchemaChecks(settings.check_limit)
-            self.on_stop(checks.close)
+            schemas = SchemaChecks(settings.check_limit)
+            self.on_stop(schemas.close)
+            checks = EdgeChecks(schemas, artifacts, settings.fetch_limit)
             self._shop = Workshop(
                 transport=transport,
                 worker=self.identity,
@@ -134,7 +136,7 @@ class Worker(BusRole):
             )
             self.on_stop(work_dirs.close)
             self.on_stop(self._operative.close)
-            context = OperativeContext(self.identity, transport, artifacts, work_dirs.root)
+            context = OperativeContext(self.identity, transport, artifacts, work_dirs.root, checks)
             try:
                 await self._operative.start(context)
             except OperativeError as error:

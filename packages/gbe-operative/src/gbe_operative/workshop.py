@@ -16,12 +16,12 @@ from gbe_jobs_domain.subjects import artifact_key
 from gbe_nexus import ArtifactStore, NexusError, Transport
 from gbe_operative.contract import Execution, LineReporter, OperativeError
 from gbe_operative.core.sizing import too_large
+from gbe_operative.edge_checks import EdgeChecks
 from gbe_operative.inputs import ref_of
 from gbe_operative.leases import Leases
 from gbe_operative.notes import Notes
 from gbe_operative.outbox import Outbox
 from gbe_operative.progress import AttemptProgress
-from gbe_operative.schema_checks import SchemaChecks
 from gbe_operative.secrets import Secrets
 from gbe_operative.settings import WorkerSettings
 from gbe_operative.wishes import Wishes
@@ -54,7 +54,7 @@ class Workshop:
         wishes: Wishes,
         leases: Leases,
         work_dirs: WorkDirs,
-        checks: SchemaChecks,
+        checks: EdgeChecks,
         metrics: Metrics,
     ) -> None:
         self.transport = transport

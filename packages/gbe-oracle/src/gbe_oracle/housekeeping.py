@@ -5,23 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from msgspec import Struct
-
 from gbe_jobs_domain import streams, subjects
-from gbe_jobs_domain.records import FinalRecord, JobRecord
-from gbe_nexus import (
-    Journal,
-    JournalEntry,
-    NotFound,
-    PayloadDecoder,
-    Transport,
-    UndecodableMessage,
-    UnknownVersion,
-    now_ms,
-)
+from gbe_nexus import Journal, NotFound, Transport, now_ms
 from gbe_oracle.core.events import DeadlinePassed
 from gbe_oracle.engine import Engine
+from gbe_oracle.heads import head_of
 from gbe_oracle.leftovers import Leftovers
+from gbe_oracle.unserved import Unserved
 
 log = logging.getLogger("gbe.oracle")
 
@@ -41,16 +31,6 @@ FULL = 0.8
 """Share of a limit from which new jobs are refused; work under way keeps the rest."""
 
 
-class _RecordHead(Struct):
-    """A journal record, as far as a sweep reads it."""
-
-    created: JobRecord | None = None
-    final: FinalRecord | None = None
-
-
-_record = PayloadDecoder(_RecordHead)
-
-
 class Housekeeping:
     """Called by the Oracle's tick. Every step may be done by several Oracles at once, or twice."""
 
@@ -61,21 +41,26 @@ class Housekeeping:
         journal: Journal,
         history: Journal,
         leftovers: Leftovers,
+        unserved: Unserved,
         *,
         purge_after: float,
         leftovers_every: float = LEFTOVERS_EVERY,
+        unserved_every: float = SWEEP_EVERY,
     ) -> None:
         self._transport = transport
         self._engine = engine
         self._journal = journal
         self._history = history
         self._leftovers = leftovers
+        self._unserved = unserved
         self._leftovers_every = leftovers_every
         self._next_leftovers = 0.0
         # Readers that are a little behind are to find one of the two, journal or history.
         self._purge_after = purge_after
         self._next_trim = 0.0
         self._next_sweep = 0.0
+        self._next_unserved = 0.0
+        self._unserved_every = unserved_every
         self._tombstones: dict[str, float] = {}
         self._deadlines: dict[str, tuple[int, str]] = {}
         self._begun: set[str] = set()
@@ -94,6 +79,9 @@ class Housekeeping:
         if now >= self._next_sweep:
             self._next_sweep = now + SWEEP_EVERY
             await self._sweep(now)
+        if now >= self._next_unserved:
+            self._next_unserved = now + self._unserved_every
+            await self._unserved.sweep()
         if now >= self._next_leftovers:
             self._next_leftovers = now + self._leftovers_every
             await self._leftovers.sweep(now)
@@ -197,7 +185,7 @@ class Housekeeping:
     async def _end_decided(self, unfinished: list[str]) -> None:
         """Jobs whose final record nobody's message leads to, should its writer have died before its effects."""
         found = await self._journal.last_many(unfinished)
-        decided = {subject for subject, entry in found.items() if (head := _head_of(entry)) and head.final}
+        decided = {subject for subject, entry in found.items() if (head := head_of(entry)) and head.final}
         for subject in decided & self._decided:  # seen twice: it is not just ending
             _, _, job_type, job_id = subject.split(".")
             # Of a decided job an event changes nothing; but it is not answered before the final effects are out.
@@ -207,7 +195,7 @@ class Housekeeping:
     async def _look(self, subject: str, now: float) -> None:
         async for entry in self._journal.replay(subject):
             _, _, job_type, job_id = subject.split(".")
-            record = _head_of(entry)
+            record = head_of(entry)
             if record is None:
                 return
             if record.created is not None:
@@ -220,13 +208,6 @@ class Housekeeping:
             if now - first_seen > TOMBSTONE_AGE:
                 await self._journal.purge(subject)
                 del self._tombstones[subject]
-
-
-def _head_of(entry: JournalEntry) -> _RecordHead | None:
-    try:
-        return _record.decode(entry.payload).data
-    except (UndecodableMessage, UnknownVersion):
-        return None
 
 
 class _Unheard:

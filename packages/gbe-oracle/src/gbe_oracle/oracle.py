@@ -19,12 +19,13 @@ from gbe_oracle import inbox
 from gbe_oracle.contract import Oracle, OracleError
 from gbe_oracle.effects import Effects
 from gbe_oracle.engine import TRUST, Engine
-from gbe_oracle.housekeeping import LEFTOVERS_EVERY, Housekeeping
+from gbe_oracle.housekeeping import LEFTOVERS_EVERY, SWEEP_EVERY, Housekeeping
 from gbe_oracle.leftovers import Leftovers
 from gbe_oracle.loading import Loader
 from gbe_oracle.settings import OracleSettings
 from gbe_oracle.summaries import Summaries
 from gbe_oracle.topology import ensure_streams
+from gbe_oracle.unserved import Unserved
 from gbe_runtime.bus_role import BusRole
 
 log = logging.getLogger("gbe.oracle")
@@ -133,8 +134,10 @@ class BusOracle(BusRole, Oracle):
             journal,
             history,
             leftovers,
+            Unserved(self.transport, await self.transport.journal(streams.QUEUE), journal),
             purge_after=settings.purge_after,
             leftovers_every=min(LEFTOVERS_EVERY, max(settings.tidy_after, settings.tick_interval)),
+            unserved_every=min(SWEEP_EVERY, max(settings.tidy_after, settings.tick_interval)),
         )
         inbox_spec = ConsumerSpec(
             streams.INBOX,

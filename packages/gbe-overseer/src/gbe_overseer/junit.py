@@ -79,7 +79,9 @@ def _judge(case: Xml.Element, view: JobView, task: TaskView) -> str:
     if isinstance(outcome, Skipped):
         why = outcome.reason
     else:
-        why = "cancelled" if task.state is TaskState.CANCELLED and task.started_at else "not run"
+        why = "not run"
+        if task.started_at:
+            why = "cancelled" if task.state is TaskState.CANCELLED else "not finished"
         if view.failed_task:
             why += f": {view.failed_task} failed"
         elif view.reason:

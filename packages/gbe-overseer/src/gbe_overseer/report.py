@@ -111,7 +111,7 @@ def _task(view: JobView, task: TaskView, now: int) -> Iterator[str]:
 
 def _head(mark: str, lines: list[str], view: JobView) -> Iterator[str]:
     for line in lines[:ERROR_LINES]:
-        yield f"    {mark} {one_line(line, _LINE)}"
+        yield f"    {mark} {one_line(line, _LINE)}".rstrip()
     if len(lines) > ERROR_LINES:
         yield f"    {mark} … {len(lines) - ERROR_LINES:,} lines more (gbe show {view.job_id} --json has all)"
 

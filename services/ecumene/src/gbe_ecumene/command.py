@@ -54,15 +54,16 @@ def run(
 
     async def work() -> int:
         from gbe_ecumene.running import run_job
-        from gbe_jobs_domain.documents import load_file
+        from gbe_jobs_domain.documents import load_document_file
 
-        definition = load_file(file, session.variables(var or []))
+        document = load_document_file(file, session.variables(var or []))
         return await run_job(
-            definition,
+            document.definition,
             session.settings(context, nats),
             folder=file.parent,
             operatives=operatives,
             app=app,
+            local=document.local,
             in_memory=transport is TransportKind.MEMORY,
             json=json,
             quiet=quiet,

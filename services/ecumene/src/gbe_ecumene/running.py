@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import shutil
 import sys
 import tempfile
@@ -35,6 +36,7 @@ async def run_job(
     folder: Path | None = None,
     operatives: str | None = None,
     app: str | None = None,
+    local: Mapping[str, str] | None = None,
     in_memory: bool = False,
     json: bool = False,
     quiet: bool = False,
@@ -42,8 +44,15 @@ async def run_job(
 ) -> int:
     """Run the job, show it on stderr, print its result to stdout. Returns the exit code.
 
-    `folder`: where the job's file is, which relative paths in it start from. `junit`: the file for a test report.
+    `folder`: where the job's file is, which relative paths in it start from. `local`: what the file says of
+    `operatives` and `app`, for a bus of one's own. `junit`: the file for a test report.
     """
+    beside = False
+    if local and folder is not None and (in_memory or not settings.nats_url):
+        operatives = operatives or local.get("operatives")
+        if app is None and (app := local.get("app")):
+            beside = True
+            sys.path.insert(0, os.path.abspath(folder))
     if folder is not None and (in_memory or not settings.nats_url or session.shares_files(settings)):
         definition = located(definition, folder)
     report = None if junit is None else JunitFile(junit, definition)
@@ -54,7 +63,7 @@ async def run_job(
             from gbe_ecumene.memory import in_process
 
             operative = None if app is None else served_by(app)
-            return await run.over(in_process(definition, operatives, operative, roots_in(folder)))
+            return await run.over(in_process(definition, operatives, operative, roots_in(folder, app=beside)))
         if settings.nats_url:
             if operatives is not None or app is not None:
                 flag = "--app" if operatives is None else "--operatives"
@@ -62,7 +71,7 @@ async def run_job(
             return await run.over(session.connected(settings))
         run.place = place = Path(tempfile.mkdtemp(prefix="gbe-run-"))
         try:
-            return await run.over(embedded(definition, operatives, app, place, roots_in(folder)))
+            return await run.over(embedded(definition, operatives, app, place, roots_in(folder, app=beside)))
         finally:
             shutil.rmtree(place, ignore_errors=True)
     except Exception as error:

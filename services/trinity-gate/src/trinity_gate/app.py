@@ -46,6 +46,7 @@ def make_app(gate: Gate, *, hosts: Collection[str], tokens: Tokens | None) -> AS
         version=state.VERSION,
         docs_url=None,  # they load scripts from elsewhere
         redoc_url=None,
+        redirect_slashes=False,
         responses=ERRORS,
     )
     app.state.gate = gate

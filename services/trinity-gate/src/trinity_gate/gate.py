@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 from gbe_nexus import NexusError, now_ms
@@ -13,14 +14,19 @@ from gbe_overseer.client import JobClient
 from gbe_overseer.errors import OverseerError
 from gbe_runtime.metrics import Metrics
 from trinity_gate import edits, engine, governance, pillars
-from trinity_gate.errors import GateError, conflict, invalid
+from trinity_gate.base import GovernanceBase
+from trinity_gate.errors import GateError, invalid
+from trinity_gate.exports import Export, written
 from trinity_gate.hub import Hub
-from trinity_gate.index import ACTIVE_SCENARIO, GOVERNANCE_BASE, Caller, Index
+from trinity_gate.index import ACTIVE_SCENARIO, Caller, Index
 from trinity_gate.models import (
+    ExportInfo,
     GovernancePatch,
     GovernancePreset,
     GovernanceSnapshot,
     Health,
+    LogInfo,
+    RunDetail,
     RunStatus,
     ScenarioSummary,
     StartRequest,
@@ -41,9 +47,21 @@ class Gate:
     """Everything together. `start` first."""
 
     def __init__(
-        self, *, index: Index, scenarios: Scenarios, runs: Runs, hub: Hub, client: JobClient, metrics: Metrics
+        self,
+        *,
+        index: Index,
+        base: GovernanceBase,
+        scenarios: Scenarios,
+        runs: Runs,
+        hub: Hub,
+        client: JobClient,
+        metrics: Metrics,
+        temporary: Path,
     ) -> None:
+        self.temporary = temporary
+        """A directory for files of a moment; emptied at the start."""
         self.index = index
+        self._base = base
         self.scenarios = scenarios
         self.runs = runs
         self.hub = hub
@@ -52,7 +70,6 @@ class Gate:
         self._active: str | None = None
         self._encoded: tuple[int, bytes] = (-1, b"")
         self._health: tuple[float, list[str]] = (float("-inf"), [])
-        self._governance_lock = asyncio.Lock()
 
     async def start(self) -> None:
         """Find what was chosen before, and the runs."""
@@ -134,52 +151,48 @@ class Gate:
             )
 
         def prepare(run_id: str) -> tuple[engine.Documents, engine.Governance]:
-            return _prepare(documents, run_id, self.base(), overrides)
+            return _prepare(documents, run_id, self._base.layer(), overrides)
 
         return await self.runs.begin(scenario.id, overrides, prepare, paused=request.paused)
 
+    async def detail(self, run_id: str) -> RunDetail:
+        """4.5.2. Raises 404."""
+        record = await self.runs.record(run_id)
+        log_state, entries = await self.runs.log_info(run_id)
+        left = record.bundle_size is not None and record.bundle_size >= 0
+        return RunDetail(
+            run=await self.runs.status(run_id),
+            summary_metrics=record.metrics or {},
+            governance=GovernanceSnapshot(**record.governance),
+            overrides=record.overrides,
+            log=LogInfo(state=log_state, entries=entries, complete=log_state in ("complete", "disabled")),
+            export=ExportInfo(
+                available=record.bundle_size is not None, complete=left, size=record.bundle_size if left else None
+            ),
+            live=await self.runs.live(run_id),
+        )
+
+    async def export(self, run_id: str) -> Export:
+        """4.5.3: the session's bundle, or what is known here where it left none. Raises 404, 409, 503."""
+        found = await self.runs.bundle(run_id)
+        if found is not None:
+            return found
+        documents = await self.runs.inputs(run_id)
+        log_lines = await self.runs.log_lines(run_id)
+        return await written(self.temporary, await self.detail(run_id), documents, log_lines)
+
     # --- governance ---------------------------------------------------------------------------------------------------
-
-    def base(self) -> Mapping[str, Any]:
-        """The service's governance base."""
-        return self._base
-
-    async def load_base(self) -> None:
-        """What was set before, or what is shipped. Before the scenarios, which are checked with it."""
-        found = await self.index.choice(GOVERNANCE_BASE)
-        if found is None:
-            found = await asyncio.to_thread(engine.shipped_governance)
-            await self.index.choose(GOVERNANCE_BASE, found)
-        self._base: Mapping[str, Any] = governance.with_both_modes(found)
 
     def governance(self) -> GovernanceSnapshot:
         """4.4.1."""
-        return GovernanceSnapshot(**engine.governance_of(self._base).snapshot())
+        return self._base.snapshot()
 
     async def set_governance(self, patch: GovernancePatch) -> GovernanceSnapshot:
         """4.4.2. Raises 409, 422."""
-        knobs = patch.budget_knobs
-        change = governance.Change(
-            mode=patch.mode,
-            action_mode=patch.codex_action_mode,
-            preset=patch.preset,
-            knobs={} if knobs is None else {name: getattr(knobs, name) for name in knobs.model_fields_set},
-        )
-        async with self._governance_lock:
-            if patch.policy_set_hash is not None and patch.policy_set_hash != self.governance().policy_set_hash:
-                raise conflict("governance_changed", "governance was changed meanwhile: read it again")
-            try:
-                base = governance.changed(self._base, change)
-                engine.governance_of(base)
-            except governance.Impossible as error:
-                raise invalid(str(error), error.field) from error
-            except engine.Refused as error:
-                raise invalid(str(error)) from error
-            await self.index.choose(GOVERNANCE_BASE, base)
-            self._base = base
+        found = await self._base.change(patch)
         self.hub.changed("governance")
         self.hub.changed("scenarios")  # what their runs would get
-        return self.governance()
+        return found
 
     @staticmethod
     def presets() -> list[GovernancePreset]:

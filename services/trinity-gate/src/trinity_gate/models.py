@@ -333,9 +333,11 @@ class LogInfo(Shape):
 
 
 class ExportInfo(Shape):
-    """Addition: whether there is something to export, and how large it is (bytes; null: not known yet)."""
+    """Addition: whether the run can be exported (it is over, and its results are collected). `complete`: with the
+    session's bundle, of `size` bytes; otherwise the export has the run, its log and its inputs."""
 
     available: bool
+    complete: bool
     size: int | None = None
 
 
@@ -360,10 +362,12 @@ class Difference(Shape):
 
 
 class Comparison(Shape):
-    """Addition: two runs side by side. `truncated`: there are more differences than were asked for."""
+    """Addition: two runs side by side. `compared`: the member of their exports that was compared, the session snapshot
+    or (of a long run) `session.json`. `truncated`: there are more differences than were asked for."""
 
     baseline: RunStatus
     candidate: RunStatus
+    compared: str
     equal: bool
     differences: list[Difference]
     truncated: bool

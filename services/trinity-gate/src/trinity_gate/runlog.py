@@ -223,7 +223,7 @@ class LogFiles:
         if not path.exists():
             raise FileNotFoundError(path.name)
         try:
-            with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)) as db:
+            with contextlib.closing(_reading(path)) as db:
                 last = db.execute("SELECT first, count FROM blocks ORDER BY first DESC LIMIT 1").fetchone()
                 total = 0 if last is None else last[0] + last[1]
                 found = list(islice(_entries(db, wanted), limit + 1))
@@ -235,6 +235,14 @@ class LogFiles:
         if len(found) > limit:
             return Page(found[:limit], found[limit - 1].index + 1, total, at_end=False)
         return Page(found, max(total, wanted.since), total, at_end=True)
+
+    def lines(self, run_id: str) -> Iterator[bytes]:
+        """All lines of a run's log, in order; none where there is no file, or it is damaged."""
+        path = self._file(run_id)
+        if path.exists():
+            with contextlib.closing(_reading(path)) as db, contextlib.suppress(sqlite3.DatabaseError, zlib.error):
+                for (packed,) in db.execute("SELECT lines FROM blocks ORDER BY first"):
+                    yield from zlib.decompress(packed).split(b"\n")
 
     async def remove(self, run_id: str) -> None:
         """Remove a run's file; fine where there is none."""
@@ -251,6 +259,10 @@ class LogFiles:
     @staticmethod
     def _in(pool: ThreadPoolExecutor, work: Callable[[], T]) -> asyncio.Future[T]:
         return asyncio.get_running_loop().run_in_executor(pool, work)
+
+
+def _reading(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True, check_same_thread=False)
 
 
 # --- blocks ---------------------------------------------------------------------------------------------------------

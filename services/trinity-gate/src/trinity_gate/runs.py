@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -23,7 +23,7 @@ from gbe_jobs_domain.ids import new_ulid
 from gbe_jobs_domain.payloads import ControlKind, OnLost, TaskProgress
 from gbe_jobs_domain.states import JobState, TaskState
 from gbe_jobs_domain.streams import PROGRESS
-from gbe_nexus import NexusError, NotFound, Unavailable, UndecodableMessage, UnknownVersion, now_ms
+from gbe_nexus import NexusError, NotFound, UndecodableMessage, UnknownVersion, now_ms
 from gbe_operative_aether import wire
 from gbe_overseer import records
 from gbe_overseer.client import JobClient
@@ -34,10 +34,11 @@ from trinity_gate import engine
 from trinity_gate.active import ActiveRun, cards, live_view, report_of, run_status
 from trinity_gate.entries import FAULT_EVENT, STOPPED_EVENT, iso, last_words
 from trinity_gate.errors import GateError, conflict, not_found, unavailable
+from trinity_gate.exports import Export, bundle, inputs
 from trinity_gate.hub import Hub
 from trinity_gate.index import CANCELLED, COMPLETED, DISMISSED, FAULT, RUNNING, Index, RunRecord
 from trinity_gate.models import Live, LogState, PillarStatus, RunStatus
-from trinity_gate.runlog import Line, LogDamaged, LogFiles, Page, Wanted
+from trinity_gate.runlog import Line, LiveLog, LogDamaged, LogFiles, Page, Wanted
 
 log = logging.getLogger(__name__)
 
@@ -182,8 +183,8 @@ class Runs:
         run = self._by_id.get(run_id)
         if record.log_state in ("disabled", "expired"):
             return Page([], wanted.since, record.log_entries, at_end=True), record.log_state == "disabled"
-        if run is not None and not run.replaced:
-            return run.live.page(wanted, limit), False
+        if record.log_state == "live":
+            return (LiveLog() if run is None else run.live).page(wanted, limit), False
         try:
             return await self._files.page(run_id, wanted, limit), record.log_state == "complete"
         except (LogDamaged, FileNotFoundError) as error:
@@ -657,25 +658,28 @@ class Runs:
 
     # --- export -------------------------------------------------------------------------------------------------------
 
-    async def bundle(self, run_id: str) -> tuple[AsyncIterator[bytes], int]:
-        """The zip that the Operative left, and its size. Raises 404, 409, 503."""
+    async def exportable(self, run_id: str) -> RunRecord:
+        """The run, when everything that there will be of it is there. Raises 404, 409."""
         record = await self.record(run_id)
         if not record.over:
             raise conflict("run_active", f"run {run_id} is still under way: it can be exported when it is over")
+        if run_id in self._by_id:
+            raise conflict("not_ready", f"the results of run {run_id} are still being collected")
         self._need_bus()
-        from gbe_jobs_domain.ids import task_id
+        return record
 
-        key = wire.bundle_key(record.job_id, task_id(record.job_id, 0))
-        try:
-            store = await self._client.transport.artifact_store(ARTIFACT_STORE)
-            found = await store.info(key)
-        except Unavailable as error:
-            raise unavailable("bus_unavailable", f"the export can't be read now: {error}") from error
-        if found is None:
-            if run_id in self._by_id:
-                raise conflict("not_ready", f"the results of run {run_id} are still being collected")
-            raise GateError(404, "no_export", f"there is nothing to export of run {run_id}: its Operative left nothing")
-        return store.get(key), found.size
+    async def bundle(self, run_id: str) -> Export | None:
+        """The zip that the Operative left; None where it left none. Raises 404, 409, 503."""
+        return await bundle(self._client, (await self.exportable(run_id)).job_id)
+
+    async def inputs(self, run_id: str) -> bytes | None:
+        """The documents of the session, as long as the bus has them. Raises 404."""
+        return await inputs(self._client, (await self.record(run_id)).job_id)
+
+    async def log_lines(self, run_id: str) -> Iterable[bytes]:
+        """The whole log, read when it is iterated over (not on the event loop). Raises 404."""
+        record = await self.record(run_id)
+        return () if record.log_state in ("live", "disabled", "expired") else self._files.lines(run_id)
 
 
 def _raw(document: Mapping[str, Any] | None) -> msgspec.Raw:

@@ -8,6 +8,8 @@ WebSocket, which the Origin check sees to.
 from __future__ import annotations
 
 import asyncio
+import base64
+import contextlib
 import ipaddress
 import json
 import logging
@@ -26,6 +28,10 @@ log = logging.getLogger(__name__)
 MAX_BODY: Final = 256 * 1024
 BODY_TIMEOUT: Final = 10.0
 """Seconds a body may take to come."""
+
+DRAINED: Final = 4 << 20
+DRAIN_TIMEOUT: Final = 2.0
+"""How much, and for how long, is read of a body that is too large and thrown away: who still sends reads no answer."""
 
 HEADERS: Final = (
     (
@@ -48,6 +54,8 @@ CALLER: Final = "trinity_gate.caller"
 
 PROTOCOL: Final = "trinity-gate"
 _TOKEN_PROTOCOL: Final = "bearer."
+_ENCODED_TOKEN_PROTOCOL: Final = "bearer64."
+"""With the token in base64url without padding: a subprotocol can't have the `/` and `=` that a token may have."""
 _IN_URL: Final = frozenset({"token", "access_token", "bearer", "authorization"})
 
 
@@ -118,10 +126,7 @@ class Gatekeeper:
             if kind.lower() != "bearer":
                 raise _Denied(401, "unauthorized", "expected Authorization: Bearer TOKEN")
         elif scope["type"] == "websocket":
-            offered = scope.get("subprotocols", ())
-            token = next(
-                (name.removeprefix(_TOKEN_PROTOCOL) for name in offered if name.startswith(_TOKEN_PROTOCOL)), None
-            )
+            token = _offered_token(scope.get("subprotocols", ()))
         if token is None:
             return None
         caller = self._tokens.caller(token.strip())
@@ -134,7 +139,7 @@ class Gatekeeper:
     async def _whole_body(self, scope: Scope, receive: Receive) -> Receive:
         length = _one(scope["headers"], b"content-length")
         if length is not None and (not length.isdigit() or len(length) > 18 or int(length) > MAX_BODY):
-            raise _Denied(413, "too_large", f"a body has at most {MAX_BODY} bytes")
+            raise await _too_large(receive)
         body = bytearray()
         try:
             async with asyncio.timeout(BODY_TIMEOUT):
@@ -144,7 +149,7 @@ class Gatekeeper:
                         return _replay(message)
                     body += message.get("body", b"")
                     if len(body) > MAX_BODY:
-                        raise _Denied(413, "too_large", f"a body has at most {MAX_BODY} bytes")
+                        raise await _too_large(receive)
                     if not message.get("more_body", False):
                         break
         except TimeoutError:
@@ -177,6 +182,20 @@ def allowed_hosts(bound: str, more: Iterable[str]) -> frozenset[str]:
     return frozenset(names | LOOPBACK_NAMES)
 
 
+def _offered_token(offered: Iterable[str]) -> str | None:
+    """The token among the subprotocols."""
+    for name in offered:
+        if name.startswith(_TOKEN_PROTOCOL):
+            return name.removeprefix(_TOKEN_PROTOCOL)
+        if name.startswith(_ENCODED_TOKEN_PROTOCOL):
+            encoded = name.removeprefix(_ENCODED_TOKEN_PROTOCOL)
+            try:
+                return base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4)).decode("ascii")
+            except ValueError:
+                return None
+    return None
+
+
 def _host_name(host: str) -> str | None:
     """Of a Host header, without the port."""
     try:
@@ -197,6 +216,18 @@ def _one(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> str | None:
 
 def _media_type(value: str | None) -> str:
     return (value or "").split(";", 1)[0].strip().lower()
+
+
+async def _too_large(receive: Receive) -> _Denied:
+    left = DRAINED
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(DRAIN_TIMEOUT):
+            while left > 0:
+                message = await receive()
+                left -= len(message.get("body", b""))
+                if not message.get("more_body", False):
+                    break
+    return _Denied(413, "too_large", f"a body has at most {MAX_BODY} bytes")
 
 
 def _replay(first: Message, rest: Receive | None = None) -> Receive:

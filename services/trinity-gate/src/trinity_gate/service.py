@@ -8,9 +8,12 @@ import fcntl
 import ipaddress
 import logging
 import os
+import shutil
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 import uvicorn
@@ -24,6 +27,7 @@ from gbe_runtime.connection import connect_bus
 from gbe_runtime.errors import ConfigurationError
 from gbe_runtime.lifecycle import Role
 from trinity_gate.app import make_app
+from trinity_gate.base import GovernanceBase
 from trinity_gate.errors import DamagedFile
 from trinity_gate.gate import Gate
 from trinity_gate.hub import Hub
@@ -70,8 +74,15 @@ class GateService(Role):
         listener = _listener(settings.host, settings.port)
         self.on_stop(_closing(listener.close))
         self._lock_data()
-        transport = await self._bus()
-        gate = await self._gate(transport)
+        # Both take a moment; and what is wrong with the files is said at once.
+        bus = asyncio.ensure_future(self._bus())
+        try:
+            store = await self._store()
+        except BaseException:
+            bus.cancel()
+            await asyncio.wait({bus})
+            raise
+        gate = await self._gate(await bus, store)
         hosts = allowed_hosts(settings.host, settings.allow_host)
         await self._serve(make_app(gate, hosts=hosts, tokens=tokens), listener)
 
@@ -103,12 +114,28 @@ class GateService(Role):
         self.on_stop(transport.close)
         return transport
 
-    async def _gate(self, transport: Transport) -> Gate:
-        settings = self._settings
+    async def _store(self) -> _Store:
+        """Everything that is in the data directory. Raises `ConfigurationError`."""
         index = await self._index()
         files = LogFiles(self._data / "logs")
         await asyncio.to_thread(files.prepare)
         self.on_stop(files.close)
+        temporary = self._data / "tmp"
+        await asyncio.to_thread(shutil.rmtree, temporary, ignore_errors=True)
+        temporary.mkdir(mode=0o700)
+        base = GovernanceBase(index)
+        scenarios = Scenarios(self._data / "library", base.layer)
+        try:
+            await base.load()
+            await scenarios.load()
+        except DamagedFile as error:
+            raise ConfigurationError(
+                str(error), "put it right, or move it away (moving the whole library away gives the shipped one again)"
+            ) from error
+        return _Store(index, files, temporary, base, scenarios)
+
+    async def _gate(self, transport: Transport, store: _Store) -> Gate:
+        settings = self._settings
         hub, client = Hub(), JobClient(transport)
         run_settings = RunSettings(
             queue_patience=settings.queue_patience,
@@ -116,19 +143,17 @@ class GateService(Role):
             log_bytes=settings.log_bytes,
             log_runs=settings.log_runs,
         )
-        self._runs = runs = Runs(client, index, files, hub, self.spawn, run_settings)
-        scenarios = Scenarios(
-            self._data / "library",
-            lambda: gate.base(),  # noqa: PLW0108 - it is made below
+        self._runs = runs = Runs(client, store.index, store.files, hub, self.spawn, run_settings)
+        gate = Gate(
+            index=store.index,
+            base=store.base,
+            scenarios=store.scenarios,
+            runs=runs,
+            hub=hub,
+            client=client,
+            metrics=self.metrics,
+            temporary=store.temporary,
         )
-        gate = Gate(index=index, scenarios=scenarios, runs=runs, hub=hub, client=client, metrics=self.metrics)
-        try:
-            await gate.load_base()
-            await scenarios.load()
-        except DamagedFile as error:
-            raise ConfigurationError(
-                str(error), "put it right, or move it away (moving the whole library away gives the shipped one again)"
-            ) from error
         await gate.start()
         return gate
 
@@ -175,6 +200,17 @@ class GateService(Role):
             await self._server.over.wait()
         if self._runs is not None and self.ecumene is not None:
             await self._runs.stop_all(STOP_REASON, STOP_PATIENCE)
+
+
+@dataclass(frozen=True, slots=True)
+class _Store:
+    """What is kept in the data directory."""
+
+    index: Index
+    files: LogFiles
+    temporary: Path
+    base: GovernanceBase
+    scenarios: Scenarios
 
 
 class _Server(uvicorn.Server):

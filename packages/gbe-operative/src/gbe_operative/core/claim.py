@@ -9,10 +9,13 @@ when that start ends in a failure or is handed back, with `running` unset.
 | none            | the first | nothing happened yet                   | 0           | start; noted: `on_lost:fail`|
 | none            | a later   | perhaps started once, perhaps not      | 1           | by the budget and `on_lost` |
 | `running` unset | any       | its last start ended in an orderly way | as noted    | start                       |
-| `running` set   | any       | its last start never ended             | one more    | by the budget and `on_lost` |
+| `running` set   | the first | somebody runs it, or did a moment ago  | as noted    | let go                      |
+| `running` set   | a later   | its last start never ended             | one more    | by the budget and `on_lost` |
 
 "By the budget and `on_lost`": `on_lost: fail` and at least one lost start → failed at once; as many lost starts as the
-budget → dead letter and failed; else start. However many deliveries a stopped worker swallows, as long as none is
+budget → dead letter and failed; else start. "Let go": a server that was killed gives out as new what a worker still
+runs, and nobody's lease has ended yet. Nothing is said, so it comes again when a lease is over; by then its end is in
+the journal, or its start is lost. However many deliveries a stopped worker swallows, as long as none is
 started they count as one lost start in all: without a start there is no note.
 """
 
@@ -44,7 +47,15 @@ class GiveUp:
     dead_letter: bool
 
 
-Decision = Start | GiveUp
+@dataclass(frozen=True, slots=True)
+class LetGo:
+    """Leave it to whoever runs it; it comes again if nobody does."""
+
+    attempt: int
+    starts: int
+
+
+Decision = Start | GiveUp | LetGo
 
 
 def decide(deliveries: int, note: TaskNote | None, on_lost: OnLost, budget: int) -> Decision:
@@ -55,6 +66,8 @@ def decide(deliveries: int, note: TaskNote | None, on_lost: OnLost, budget: int)
         return Start(attempt=1, starts=1, note=claim)
     if note is None:
         known = TaskNote(lost=1, starts=1)
+    elif note.running and deliveries <= 1:
+        return LetGo(note.failed + 1, note.starts)
     elif note.running:
         known = replace(note, lost=note.lost + 1, running=False)
     else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
@@ -16,10 +15,7 @@ from trinity_gate.index import RunRecord
 from trinity_gate.models import (
     AuditEntry,
     Comparison,
-    ExportInfo,
-    GovernanceSnapshot,
     HistoryEntry,
-    LogInfo,
     Role,
     RunDetail,
     RunResult,
@@ -48,46 +44,24 @@ async def list_history(
 @router.get("/history/{run_id}", response_model=RunDetail)
 async def get_history(gate: TheGate, caller: Observer, run_id: str) -> RunDetail:
     """Everything that is known of a run."""
-    record = await gate.runs.record(run_id)
-    log = await gate.runs.log_info(run_id)
-    return RunDetail(
-        run=await gate.runs.status(run_id),
-        summary_metrics=record.metrics or {},
-        governance=GovernanceSnapshot(**record.governance),
-        overrides=record.overrides,
-        log=LogInfo(state=log[0], entries=log[1], complete=log[0] in ("complete", "disabled")),
-        export=ExportInfo(
-            available=record.over and record.bundle_size != -1,
-            size=record.bundle_size if record.bundle_size != -1 else None,
-        ),
-        live=await gate.runs.live(run_id),
-    )
-
-
-class _Zip(StreamingResponse):
-    media_type = "application/zip"
+    return await gate.detail(run_id)
 
 
 @router.get(
     "/history/{run_id}/export",
-    response_class=_Zip,
+    response_class=StreamingResponse,
     responses={200: {"content": {"application/zip": {"schema": {"type": "string", "format": "binary"}}}}},
 )
 async def export_run(gate: TheGate, caller: Observer, run_id: str) -> StreamingResponse:
-    """Everything the session left, as a zip that `gbe-aether verify` checks."""
-    record = await gate.runs.record(run_id)
-    chunks, size = await gate.runs.bundle(run_id)
+    """Everything the session left, as a zip that `gbe-aether verify` checks; where it left nothing (its Operative
+    died), a zip of the run, its log and its inputs."""
+    found = await gate.export(run_id)
     headers = {
-        "content-disposition": f'attachment; filename="{record.run_id}.zip"',
-        "content-length": str(size),
+        "content-disposition": f'attachment; filename="{run_id}.zip"',
+        "content-length": str(found.size),
         "cache-control": "no-store",
     }
-    return _Zip(_flowing(chunks), headers=headers)
-
-
-async def _flowing(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    async for chunk in chunks:
-        yield chunk
+    return StreamingResponse(found.chunks, headers=headers, media_type="application/zip")
 
 
 RunId = Annotated[str, Query(min_length=1, max_length=64)]
@@ -102,7 +76,7 @@ async def compare_runs(
     max_diffs: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> Comparison:
     """Where the session snapshots of two runs differ."""
-    return await compare(gate.runs, baseline, candidate, max_diffs)
+    return await compare(gate.runs, gate.temporary, baseline, candidate, max_diffs)
 
 
 @router.get("/audit", response_model=list[AuditEntry], responses=PAGED)

@@ -1,0 +1,354 @@
+"""The data directory: what is torn or damaged at a start is set aside or said; edits are whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import shutil
+import sqlite3
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gbe_aether.fixtures import governance_base_path, registry_path
+from gbe_nexus import now_ms
+from tests.integration.gate_process import running
+from trinity_gate.database import Database
+from trinity_gate.errors import DamagedFile, GateError
+from trinity_gate.files import encode_document
+from trinity_gate.index import Caller, Index, RunRecord
+from trinity_gate.models import CloneRequest, CoreParamsPatch, ScenarioPatch
+from trinity_gate.scenarios import Scenarios
+
+BASE: dict[str, Any] = json.loads(governance_base_path().read_bytes())
+
+
+def scenarios_in(folder: Path) -> Scenarios:
+    return Scenarios(folder / "library", lambda: BASE)
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+@pytest.fixture
+def shipped() -> Iterator[None]:
+    """The shipped fixtures are the same before and after."""
+    before = tree(registry_path().parent.parent)
+    yield
+    assert tree(registry_path().parent.parent) == before
+
+
+class TestLibrary:
+    async def test_the_shipped_scenarios_are_copied_and_never_touched(self, tmp_path: Path, shipped: None) -> None:
+        scenarios = scenarios_in(tmp_path)
+        await scenarios.load()
+        await scenarios.update("ring-5", ScenarioPatch(core_params=CoreParamsPatch(ticks_total=9)))
+        again = scenarios_in(tmp_path)
+        await again.load()
+        detail = await again.detail("ring-5")
+        assert detail.core_params is not None
+        assert (detail.core_params.ticks_total, detail.shipped) == (9, False)
+        assert (await again.detail("gf01")).shipped
+
+    async def test_files_are_for_their_owner_alone(self, tmp_path: Path) -> None:
+        await scenarios_in(tmp_path).load()
+        assert all(path.stat().st_mode & 0o077 == 0 for path in (tmp_path / "library").rglob("*"))
+
+    async def test_a_refused_edit_leaves_every_file_as_it_was(self, tmp_path: Path) -> None:
+        scenarios = scenarios_in(tmp_path)
+        await scenarios.load()
+        before = tree(tmp_path)
+        for patch in (
+            ScenarioPatch(description="x", core_params=CoreParamsPatch(enable_pfna=True)),
+            ScenarioPatch(description="x", core_params=CoreParamsPatch(primary_window_id="w")),
+            ScenarioPatch(description="x", governance_preset="w"),
+        ):
+            with pytest.raises(GateError) as raised:
+                await scenarios.update("gf01", patch)
+            assert raised.value.status == 422
+        assert tree(tmp_path) == before
+
+    @pytest.mark.parametrize("fails_at", [1, 2])
+    async def test_an_edit_that_can_not_be_written_changes_nothing(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails_at: int
+    ) -> None:
+        """The disk is full: at the run config, or at the registry."""
+        scenarios = scenarios_in(tmp_path)
+        await scenarios.load()
+        before, registry = await scenarios.detail("gf01"), (tmp_path / "library/scenarios/registry.json").read_bytes()
+        calls = 0
+        real = os.fsync
+
+        def full(descriptor: int) -> None:
+            nonlocal calls
+            if Path(f"/proc/self/fd/{descriptor}").resolve().is_dir():
+                return real(descriptor)
+            calls += 1
+            if calls == fails_at:
+                raise OSError(28, "No space left on device")
+            return real(descriptor)
+
+        monkeypatch.setattr(os, "fsync", full)
+        with pytest.raises(GateError, match="nothing was changed: No space left") as raised:
+            await scenarios.update("gf01", ScenarioPatch(core_params=CoreParamsPatch(ticks_total=9)))
+        assert raised.value.status == 500
+        monkeypatch.undo()
+        assert await scenarios.detail("gf01") == before
+        assert (tmp_path / "library/scenarios/registry.json").read_bytes() == registry
+        again = scenarios_in(tmp_path)
+        await again.load()
+        assert await again.detail("gf01") == before
+        assert not list((tmp_path / "library").rglob("*.tmp"))
+
+    async def test_what_a_killed_edit_left_is_swept(self, tmp_path: Path) -> None:
+        scenarios = scenarios_in(tmp_path)
+        await scenarios.load()
+        configs = tmp_path / "library" / "configs"
+        (configs / "gf01.r7.json").write_text("{}")
+        (configs / ".gf01.r8.json.abc.tmp").write_text("{")
+        await scenarios_in(tmp_path).load()
+        assert sorted(path.name for path in configs.iterdir()) == sorted(
+            path.name for path in (registry_path().parent.parent / "configs").iterdir()
+        )
+
+    @pytest.mark.parametrize("damage", ["", "{", "[]", '{"v": 1, "scenarios": []}', "\udc80"])
+    async def test_a_torn_registry_is_named(self, tmp_path: Path, damage: str) -> None:
+        await scenarios_in(tmp_path).load()
+        path = tmp_path / "library" / "scenarios" / "registry.json"
+        path.write_bytes(damage.encode("utf-8", "surrogateescape"))
+        with pytest.raises(DamagedFile, match=r"registry\.json"):
+            await scenarios_in(tmp_path).load()
+
+    async def test_a_scenario_whose_files_are_damaged_is_listed_with_its_problem(self, tmp_path: Path) -> None:
+        await scenarios_in(tmp_path).load()
+        (tmp_path / "library" / "configs" / "gf01.json").write_text('{"v": 1, "gid"')
+        (tmp_path / "library" / "topologies" / "ring-5.json").unlink()
+        scenarios = scenarios_in(tmp_path)
+        await scenarios.load()
+        problems = {scenario.id: scenario.problem for scenario in scenarios.summaries()}
+        assert problems["gf01"] == problems["ring-5"] == "one of its files is missing or damaged"
+        assert problems["line-4"] is None
+        assert (await scenarios.detail("gf01")).core_params is None
+        with pytest.raises(GateError):
+            await scenarios.update("gf01", ScenarioPatch(description="x"))
+
+    async def test_a_run_config_does_not_reach_out_of_the_library(self, tmp_path: Path) -> None:
+        await scenarios_in(tmp_path).load()
+        outside = tmp_path / "outside.json"
+        shutil.copy(registry_path().parent.parent / "topologies" / "gf01.json", outside)
+        path = tmp_path / "library" / "configs" / "gf01.json"
+        document = json.loads(path.read_bytes())
+        document["topology_path"] = "../../outside.json"
+        path.write_bytes(encode_document(document))
+        scenarios = scenarios_in(tmp_path)
+        await scenarios.load()
+        assert scenarios.get("gf01").problem == "one of its files is missing or damaged"
+
+    async def test_a_preset_of_a_scenario_is_set_and_taken_away(self, tmp_path: Path) -> None:
+        scenarios = scenarios_in(tmp_path)
+        await scenarios.load()
+        await scenarios.clone("gov-codex-demo", CloneRequest(id="demo"))
+        detail = await scenarios.update("demo", ScenarioPatch(governance_preset="dry-run"))
+        assert detail.advanced is not None
+        assert (detail.governance_preset, detail.advanced.governance.mode) == ("custom", "DRY_RUN")
+        detail = await scenarios.update("demo", ScenarioPatch.model_validate({"governance_preset": None}))
+        assert detail.advanced is not None
+        assert detail.advanced.governance.mode == "OBSERVE"  # the base's
+        assert detail.advanced.governance.budget_knobs["max_topology_changes"] == 8  # its own policies stay
+
+
+class TestIndex:
+    async def opened(self, path: Path) -> Index:
+        index = Index(path)
+        await index.database.open(now_ms())
+        return index
+
+    async def test_everything_is_there_again(self, tmp_path: Path) -> None:
+        index = await self.opened(tmp_path / "gate.sqlite")
+        await index.add(RunRecord("run-1", "job_1", "gf01", "running", 5, 8))
+        await index.choose("x", {"a": 1})
+        number = await index.begin(7, Caller("me", "overseer"), "run.start", "gf01", {"ticks_total": 3})
+        await index.finish(number, "ok", "run-1")
+        await index.database.close()
+        index = await self.opened(tmp_path / "gate.sqlite")
+        assert [run.run_id for run in await index.unfinished()] == ["run-1"]
+        assert await index.choice("x") == {"a": 1}
+        ((entry,), more) = await index.audit(10)
+        assert (entry.actor, entry.target, entry.result, more) == ("me", "run-1", "ok", None)
+        await index.database.close()
+
+    async def test_an_id_is_given_once(self, tmp_path: Path) -> None:
+        index = await self.opened(tmp_path / "gate.sqlite")
+        await index.add(RunRecord("run-1", "job_1", "gf01", "running", 5, 8))
+        with pytest.raises(sqlite3.IntegrityError):
+            await index.add(RunRecord("run-1", "job_2", "gf01", "running", 5, 8))
+        await index.database.close()
+
+    @pytest.mark.parametrize("damage", [b"", b"not a database at all", None])
+    async def test_a_damaged_index_is_set_aside(self, tmp_path: Path, damage: bytes | None) -> None:
+        path = tmp_path / "gate.sqlite"
+        index = await self.opened(path)
+        for number in range(200):
+            await index.add(RunRecord(f"run-{number}", f"job_{number}", "gf01", "running", 5, 8))
+        await index.database.close()
+        body = path.read_bytes()
+        path.write_bytes(body[: len(body) // 2] if damage is None else damage * 100)
+        index = await self.opened(path)
+        assert await index.unfinished() == []
+        await index.add(RunRecord("run-1", "job_1", "gf01", "running", 5, 8))
+        await index.database.close()
+        aside = [path for path in tmp_path.glob("gate.sqlite.damaged-*") if not path.name.endswith(("-wal", "-shm"))]
+        assert len(aside) == (0 if damage == b"" else 1)
+        assert (index.database.set_aside is not None) == bool(aside)
+
+    async def test_an_index_of_a_newer_release_is_left_alone(self, tmp_path: Path) -> None:
+        path = tmp_path / "gate.sqlite"
+        newer = Database(path, ["CREATE TABLE a(b)", "CREATE TABLE c(d)"])
+        await newer.open(now_ms())
+        await newer.close()
+        older = Database(path, ["CREATE TABLE a(b)"])
+        with pytest.raises(DamagedFile, match="newer release"):
+            await older.open(now_ms())
+        await older.close()
+        assert list(tmp_path.glob("*.damaged-*")) == []
+
+    async def test_a_migration_that_fails_leaves_the_version_before(self, tmp_path: Path) -> None:
+        path = tmp_path / "gate.sqlite"
+        first = Database(path, ["CREATE TABLE a(b)"])
+        await first.open(now_ms())
+        await first.write(lambda db: db.execute("INSERT INTO a VALUES (1)"))
+        await first.close()
+        second = Database(path, ["CREATE TABLE a(b)", "CREATE TABLE c(d);\nNONSENSE"])
+        with pytest.raises(DamagedFile, match="NONSENSE"):
+            await second.open(now_ms())
+        await second.close()
+        again = Database(path, ["CREATE TABLE a(b)"])
+        await again.open(now_ms())
+        assert await again.read(lambda db: db.execute("SELECT b FROM a").fetchone()[0]) == 1
+        assert (
+            await again.read(lambda db: db.execute("SELECT count(*) FROM sqlite_master WHERE name='c'").fetchone()[0])
+            == 0
+        )
+        await again.close()
+
+    async def test_a_write_that_raises_leaves_nothing(self, tmp_path: Path) -> None:
+        index = await self.opened(tmp_path / "gate.sqlite")
+
+        def half(db: sqlite3.Connection) -> None:
+            db.execute("INSERT INTO choices VALUES ('x', '1')")
+            raise ValueError("half")
+
+        with pytest.raises(ValueError, match="half"):
+            await index.database.write(half)
+        assert await index.choice("x") is None
+        await index.choose("x", 2)
+        assert await index.choice("x") == 2
+        await index.database.close()
+
+
+@pytest.mark.server
+async def test_a_start_with_torn_files_says_so_and_goes_on(tmp_path: Path) -> None:
+    async with running(tmp_path) as gate:
+        run_id = (await gate.run("gf01"))["run_id"]
+        whole = await gate.get(f"/runs/{run_id}/logs")
+        # A log file that is torn is made again of what the Operative left.
+        (gate.data / "logs" / f"{run_id}.sqlite").write_bytes(b"torn")
+        response = await gate.client.get(f"/runs/{run_id}/logs")
+        assert (response.status_code, response.json()["error"]["code"]) == (503, "log_damaged")
+        while (response := await gate.client.get(f"/runs/{run_id}/logs")).status_code == 503:
+            pass
+        assert response.json() == whole
+        await gate.stop()
+
+        # A registry that is torn is for a human to look at: exit code 2, and which file it is.
+        path = gate.data / "library" / "scenarios" / "registry.json"
+        body = path.read_bytes()
+        path.write_bytes(body[:100])
+        with pytest.raises(AssertionError):
+            await gate.start()
+        assert await gate.process.wait() == 2
+        assert f"{path} is not a JSON document" in gate.process.log.read_text()
+        path.write_bytes(body)
+
+        # An index that is torn is set aside: the history begins anew, and runs can be started.
+        (gate.data / "gate.sqlite").write_bytes(b"torn" * 100)
+        await gate.start()
+        assert "set aside" in gate.process.log.read_text()
+        assert await gate.get("/history") == []
+        assert (await gate.run("gf01"))["state"] == "completed"
+
+
+@pytest.mark.server
+async def test_scenarios_of_ones_own_fault_and_pfna(tmp_path: Path) -> None:
+    """A library that somebody edited by hand before the first start."""
+    library = tmp_path / "data" / "library"
+    shutil.copytree(registry_path().parent.parent, library, ignore=shutil.ignore_patterns("*.py", "__pycache__"))
+
+    def document(name: str) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((library / name).read_bytes())
+        return found
+
+    registry = document("scenarios/registry.json")
+    # A rule that the loaders take and the first tick refuses (engine specification, pitfall 18).
+    profile = document("profiles/cmp-2.json")
+    profile["s_t_rule"] = {"mode": "nonsense"}
+    config = document("configs/ring-5.json")
+    config["profile_path"] = "../profiles/odd.json"
+    (library / "profiles" / "odd.json").write_bytes(encode_document(profile))
+    (library / "configs" / "odd.json").write_bytes(encode_document(config))
+    # Input from outside, written for a run of another id.
+    pfna = {
+        "v": 0,
+        "pfna_id": "bundle",
+        "gid": "LINE4",
+        "run_id": "SOME_OTHER_RUN",
+        "nid": "outside",
+        "entries": [{"pfna_id": "boost", "tick": 2, "values": [0, 2, 0, -1]}],
+    }
+    config = document("configs/line-4.json")
+    config |= {"enable_pfna": True, "pfna_path": "../pfna.json"}
+    (library / "pfna.json").write_bytes(encode_document(pfna))
+    (library / "configs" / "fed.json").write_bytes(encode_document(config))
+    for name in ("odd", "fed"):
+        registry["scenarios"].append(
+            {"scenario_id": name, "description": "", "run_config_path": f"../configs/{name}.json"}
+        )
+    (library / "scenarios" / "registry.json").write_bytes(encode_document(registry))
+
+    async with running(tmp_path) as gate:
+        odd = await gate.run("odd")
+        assert odd["state"] == "fault"
+        assert "Unsupported s_t rule mode: nonsense" in odd["fault_reason"]
+        assert (await gate.get("/state"))["run"] == odd
+        cards = {card["pillar_id"]: card["status"] for card in (await gate.get("/state"))["pillars"]}
+        assert cards["aether"] == "fault"
+        assert (await gate.get(f"/history/{odd['run_id']}"))["run"]["state"] == "fault"
+        (last,) = (await gate.get(f"/runs/{odd['run_id']}/logs", level="ERROR"))["entries"]
+        assert "Unsupported s_t rule mode" in last["message"]
+        # There is no bundle; what is exported has what one needs to see it again.
+        response = await gate.client.get(f"/history/{odd['run_id']}/export")
+        with zipfile.ZipFile(io.BytesIO(response.content)) as export:
+            manifest = json.loads(export.read("manifest.json"))
+            assert set(manifest["members"]) == {"run.json", "inputs.json", "logs.jsonl"}
+            for name, entry in manifest["members"].items():
+                assert hashlib.sha256(export.read(name)).hexdigest() == entry["sha256"]
+            assert json.loads(export.read("run.json"))["run"] == odd
+            assert json.loads(export.read("inputs.json"))["profile"]["s_t_rule"] == {"mode": "nonsense"}
+            assert b"run_fault" in export.read("logs.jsonl")
+        assert not list((gate.data / "tmp").iterdir())
+
+        assert (await gate.get("/scenarios/fed"))["advanced"]["pfna_entries"] == 1
+        fed = await gate.run("fed")
+        assert fed["state"] == "completed", fed
+        assert (await gate.get(f"/history/{fed['run_id']}"))["summary_metrics"]["nap_ingress"] == 1
+        # Switched off, the same scenario runs without the input; and it can be switched on again.
+        await gate.post("/scenarios/fed", {"core_params": {"enable_pfna": False}})
+        fed = await gate.run("fed")
+        assert (await gate.get(f"/history/{fed['run_id']}"))["summary_metrics"]["nap_ingress"] == 0
+        await gate.post("/scenarios/fed", {"core_params": {"enable_pfna": True}})
