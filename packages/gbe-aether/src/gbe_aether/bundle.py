@@ -72,6 +72,9 @@ class BundleWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         assert self._zip is not None
+        if isinstance(error, OSError) and error.filename is None:
+            # What writing to an open file raises doesn't say which.
+            error.filename = os.fspath(self._path)
         try:
             if error is None:
                 manifest = {"format": FORMAT, **self._about, "members": self._members}
