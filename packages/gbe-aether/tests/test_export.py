@@ -91,6 +91,65 @@ def test_a_large_bundle_leaves_the_snapshot_out_unless_it_is_wanted(
             assert ("session_snapshot.json" in bundle.members) is there
 
 
+@pytest.mark.parametrize("done", [0, 7, 12])
+def test_a_bundle_of_a_long_run_has_hashes_and_verifies_by_running_it_again(done: int, tmp_path: Path) -> None:
+    file = tmp_path / "b.zip"
+    session = Session(line(12, governance={"governance_mode": "OBSERVE"}))
+    for _ in range(done):
+        session.step()
+    if done < 12:
+        session.cancel()
+    result = session.result()
+    write_bundle(result, file, records=False)
+    with Bundle(file) as bundle:
+        bundle.check()
+        assert (bundle.has_records, bundle.manifest["records"]) == (False, "hashes")
+        assert "ledgers.jsonl" not in bundle.members
+        assert len(list(bundle.lines("hashes.jsonl"))) == done
+    found = verify_ledger(file)
+    assert (found.ok, found.ticks, found.last_hash) == (True, done, result.tick_result.last_hash)
+
+
+def test_beyond_a_size_a_bundle_has_hashes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    result = run_session(line())
+    monkeypatch.setattr("gbe_aether.bundle.RECORD_VALUES", 3)
+    for wanted, there in ((None, False), (True, True), (False, False)):
+        write_bundle(result, tmp_path / "b.zip", records=wanted)
+        with Bundle(tmp_path / "b.zip") as bundle:
+            assert bundle.has_records is there
+
+
+@pytest.mark.parametrize(
+    ("member", "old", "new", "says"),
+    [
+        ("hashes.jsonl", b'"tick":3,"umx":"', b'"tick":3,"umx":"0', "hashes[2]: recorded"),
+        ("inputs.json", b'"initial_state":[', b'"initial_state":[1', "hashes[0]: recorded"),
+        ("session.json", b'"head_hash":"', b'"head_hash":"0', "u_ledger_checkpoint: recorded"),
+        ("session.json", b'"completed_ticks":6', b'"completed_ticks":7', "completed_ticks: recorded 7, recomputed 6"),
+    ],
+)
+def test_a_bundle_of_hashes_that_was_tampered_with_is_found_out(
+    tmp_path: Path, member: str, old: bytes, new: bytes, says: str
+) -> None:
+    file = tmp_path / "b.zip"
+    write_bundle(run_session(line()), file, records=False)
+    content = zipfile.ZipFile(file).read(member)
+    assert old in content
+    rewritten(file, member, content.replace(old, new, 1), manifest=True)
+    found = verify_ledger(file)
+    assert not found.ok
+    assert found.problem.startswith(says)
+
+
+@pytest.mark.parametrize(("keep", "says"), [(5, "hashes: 5 recorded of a session of 6"), (9, "hashes[6]: recorded")])
+def test_a_bundle_with_too_few_or_too_many_hashes_is_found_out(tmp_path: Path, keep: int, says: str) -> None:
+    file = tmp_path / "b.zip"
+    write_bundle(run_session(line()), file, records=False)
+    lines = zipfile.ZipFile(file).read("hashes.jsonl").splitlines(keepends=True)
+    rewritten(file, "hashes.jsonl", b"".join((lines * 2)[:keep]), manifest=True)
+    assert verify_ledger(file).problem.startswith(says)
+
+
 def test_writing_a_bundle_can_be_stopped_and_leaves_nothing(tmp_path: Path) -> None:
     result = run_session(random_graph(50, 100, 300))
     calls = 0

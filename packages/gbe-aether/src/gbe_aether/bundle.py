@@ -10,7 +10,12 @@
 | `introspection.json`, `metrics.json` | the view's summary; the metrics or `null` |
 | `logs.jsonl` | the log entries that were kept in memory |
 | `session_snapshot.json` | the snapshot in its recorded form, unless it was left out |
-| `manifest.json` | the last member: the format, the status, and `{name: {sha256, size}}` of all others |
+| `hashes.jsonl` | in a bundle without records: the hashes of each tick's ledger, P-block, DATA envelope and U-ledger entry |
+| `manifest.json` | the last member: the format, the status, `records`, and `{name: {sha256, size}}` of all others |
+
+The records of a long run are many times what they follow from, so beyond `RECORD_VALUES` a bundle has their hashes
+(`records` is `hashes`, not `all`) instead of the eight members with records. It is verified by running the session again
+from its inputs and comparing every hash.
 """  # noqa: E501 - a table
 
 import contextlib
@@ -28,13 +33,18 @@ from gbe_aether.introspection import build_introspection_view
 from gbe_aether.result import SessionRunResult
 from gbe_aether.session_config import SessionConfigV1
 from gbe_aether.snapshots import snapshot_text
-from gbe_aether.verification import TickTexts, session_part
+from gbe_aether.verification import TickTexts, session_part, tick_hashes
 
 FORMAT = "gbe-aether-bundle/1"
 MANIFEST = "manifest.json"
 
-SNAPSHOT_VALUES = 5_000_000
+SNAPSHOT_VALUES = 250_000
 """Up to how many values (ticks times nodes and edges) a bundle holds the session snapshot unless told otherwise."""
+
+RECORD_VALUES = 500_000
+"""Up to how many values a bundle holds the records themselves unless told otherwise: some three seconds of writing."""
+
+HASHES = "hashes.jsonl"
 
 _BLOCK = 256 * 1024
 _LINE_LIMIT = 256 * 1024 * 1024
@@ -105,6 +115,7 @@ def write_bundle(
     result: SessionRunResult,
     path: str | os.PathLike[str],
     *,
+    records: bool | None = None,
     snapshot: bool | None = None,
     further: Mapping[str, bytes] | None = None,
     step: Step | None = None,
@@ -114,6 +125,8 @@ def write_bundle(
     Args:
         result: Completed or cancelled; a cancelled one's U-ledger is sealed first.
         path: The file; one that is there is replaced when the new one is complete.
+        records: Whether the records of the ticks are in it, or their hashes only; unless said, the records are
+            where the run has at most `RECORD_VALUES` values.
         snapshot: Whether the session snapshot, which repeats most records, is in it; unless said,
             it is where the run has at most `SNAPSHOT_VALUES` values.
         further: More members, by name.
@@ -128,12 +141,16 @@ def write_bundle(
         step()
     history, sealing = ticks.history, ticks.sealing
     every = range(1, result.completed_ticks + 1)
+    values = len(every) * (len(config.topology.edges) + config.topology.N)
+    if records is None:
+        records = values <= RECORD_VALUES
     if snapshot is None:
-        snapshot = len(every) * (len(config.topology.edges) + config.topology.N) <= SNAPSHOT_VALUES
+        snapshot = values <= SNAPSHOT_VALUES
     about = {
         "gid": config.gid,
         "run_id": config.run_id,
         "status": result.status,
+        "records": "all" if records else "hashes",
         "total_ticks": config.total_ticks,
         "completed_ticks": result.completed_ticks,
         "uledger_last_hash": ticks.last_hash,
@@ -141,13 +158,16 @@ def write_bundle(
     with BundleWriter(path, about, step) as bundle:
         bundle.add("inputs.json", json_bytes(documents_of(config)))
         bundle.add("session.json", json_bytes(_session_json(result)))
-        bundle.add("ledgers.jsonl", _lines(map(history.ledger_text, every)))
-        bundle.add("p_blocks.jsonl", _lines(map(history.loom_text, every)))
-        bundle.add("data_envelopes.jsonl", _lines(envelope for envelope, _ in sealing.tick_texts()))
-        bundle.add("u_ledger.jsonl", _lines(entry for _, entry in sealing.tick_texts()))
-        bundle.add("i_blocks.jsonl", _records(ticks.i_blocks))
-        bundle.add("scenes.jsonl", _records(ticks.scenes))
-        bundle.add("envelopes.jsonl", _records(result.all_envelopes()))
+        if records:
+            bundle.add("ledgers.jsonl", _lines(map(history.ledger_text, every)))
+            bundle.add("p_blocks.jsonl", _lines(map(history.loom_text, every)))
+            bundle.add("data_envelopes.jsonl", _lines(envelope for envelope, _ in sealing.tick_texts()))
+            bundle.add("u_ledger.jsonl", _lines(entry for _, entry in sealing.tick_texts()))
+            bundle.add("i_blocks.jsonl", _records(ticks.i_blocks))
+            bundle.add("scenes.jsonl", _records(ticks.scenes))
+            bundle.add("envelopes.jsonl", _records(result.all_envelopes()))
+        else:
+            bundle.add(HASHES, _lines(tick_hashes(result)))
         bundle.add("codex_motifs.jsonl", _records(ticks.codex_motifs))
         bundle.add("codex_proposals.jsonl", _records(ticks.codex_proposals))
         bundle.add("introspection.json", json_bytes(build_introspection_view(result).summary()))
@@ -249,8 +269,13 @@ class Bundle:
             while line := member.readline(_LINE_LIMIT):
                 yield line.rstrip(b"\n")
 
+    @property
+    def has_records(self) -> bool:
+        """Whether the records are in it; else there are only their hashes."""
+        return HASHES not in self.members
+
     def tick_texts(self) -> Iterator[TickTexts]:
-        """What is hashed of each tick."""
+        """What is hashed of each tick, in a bundle that has the records."""
         names = ("ledgers.jsonl", "p_blocks.jsonl", "data_envelopes.jsonl", "u_ledger.jsonl")
         for texts in zip(*(self.lines(name) for name in names), strict=True):
             yield TickTexts(*texts)

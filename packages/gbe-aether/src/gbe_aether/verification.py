@@ -5,13 +5,17 @@ import json
 import os
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from gbe_aether.canonical import H, canonical
 from gbe_aether.result import SessionRunResult
 from gbe_aether.snapshots import FULL_FORMAT
+from gbe_aether.structured_log import LoggingConfigV1
+
+if TYPE_CHECKING:
+    from gbe_aether.bundle import Bundle
 
 
 class LedgerVerification(msgspec.Struct, frozen=True):
@@ -40,7 +44,8 @@ class TickTexts(msgspec.Struct, frozen=True):
 
 
 def verify_ledger(source: SessionRunResult | Mapping[str, Any] | str | os.PathLike[str]) -> LedgerVerification:
-    """Recompute the hash chain of a U-ledger from the records it stands for.
+    """Recompute the hash chain of a U-ledger from the records it stands for; where a bundle has only their hashes, from
+    its inputs, by running the session again.
 
     Args:
         source: A result, a full snapshot (`full_snapshot`), or the file of an export bundle.
@@ -57,7 +62,9 @@ def verify_ledger(source: SessionRunResult | Mapping[str, Any] | str | os.PathLi
 
     try:
         with Bundle(source) as bundle:
-            return _verify(bundle.tick_texts(), bundle.session)
+            if bundle.has_records:
+                return _verify(bundle.tick_texts(), bundle.session)
+            return _verify_by_running(bundle)
     except (zipfile.BadZipFile, KeyError, UnicodeDecodeError) as error:
         raise ValueError(f"not an export bundle: {os.fspath(source)}: {error}") from error
 
@@ -90,6 +97,56 @@ def _verify_snapshot(snapshot: Mapping[str, Any]) -> LedgerVerification:
         return _verify(texts, snapshot)
     except TypeError as error:
         return LedgerVerification(False, 0, None, str(error))
+
+
+def tick_hashes(result: SessionRunResult) -> Iterator[bytes]:
+    """A line for each tick: the hashes of its ledger, P-block, DATA envelope and U-ledger entry."""
+    ticks = result.tick_result
+    for tick in range(1, result.completed_ticks + 1):
+        umx, loom = ticks.history.hashes(tick)
+        nap, entry = ticks.sealing.entry_hashes(tick)
+        yield b'{"entry":"%b","loom":"%b","nap":"%b","tick":%d,"umx":"%b"}' % (
+            entry.encode(),
+            loom.encode(),
+            nap.encode(),
+            tick,
+            umx.encode(),
+        )
+
+
+def _verify_by_running(bundle: "Bundle") -> LedgerVerification:
+    """Run a bundle's session again, as far as it has hashes, and compare everything with what it says."""
+    from gbe_aether.bundle import HASHES
+    from gbe_aether.session import Session
+    from gbe_aether.session_config import session_config_from_documents
+
+    config = msgspec.structs.replace(session_config_from_documents(**bundle.inputs), logging=LoggingConfigV1())
+    session, said = Session(config), bundle.session
+    for _ in bundle.lines(HASHES):
+        if session.step() is None:
+            problem = f"hashes[{session.tick}]: recorded, but the session has only {session.total_ticks} ticks"
+            return LedgerVerification(False, 0, None, problem)
+    if said.get("status") != "completed":
+        session.cancel()
+    elif session.tick < session.total_ticks:
+        problem = f"hashes: {session.tick} recorded of a session of {session.total_ticks} ticks that is completed"
+        return LedgerVerification(False, 0, None, problem)
+    result = session.result()
+    result.tick_result.seal()
+    for index, (recorded, recomputed) in enumerate(zip(bundle.lines(HASHES), tick_hashes(result), strict=True)):
+        if recorded != recomputed:
+            problem = f"hashes[{index}]: recorded {recorded.decode()!r}, recomputed {recomputed.decode()!r}"
+            return LedgerVerification(False, index, None, problem)
+    for name, value in session_part(result).items():
+        shown = said.get(name)
+        if name == "config" and isinstance(shown, dict):
+            shown = {key: shown.get(key) for key in value}
+        if name == "governance" and isinstance(shown, dict):
+            shown = {key: shown.get(key) for key in value}
+        if shown != value:
+            problem = f"{name}: recorded {shown!r}, recomputed {value!r}"
+            return LedgerVerification(False, result.completed_ticks, None, problem)
+    return LedgerVerification(True, result.completed_ticks, result.tick_result.last_hash)
 
 
 def session_part(result: SessionRunResult) -> dict[str, Any]:
