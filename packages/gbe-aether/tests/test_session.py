@@ -1,5 +1,6 @@
 """Driving a session: steps, pieces, cancelling, failing, the log."""
 
+import gc
 import io
 import json
 import subprocess
@@ -308,3 +309,13 @@ def test_importing_the_engine_and_running_a_small_graph_loads_no_numpy() -> None
         "assert 'numpy' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
+def test_a_session_that_is_given_up_leaves_its_log_file_closed(tmp_path: Path) -> None:
+    file = tmp_path / "log"
+    session = Session(line(logging={"enabled": True, "destination": "file", "file_path": str(file)}))
+    session.step()
+    del session
+    # An open file would be a warning, and here an error.
+    gc.collect()
+    assert len(file.read_text().splitlines()) == 3

@@ -4,6 +4,7 @@ A document is a regular file of at most `MAX_DOCUMENT_BYTES` that holds one JSON
 else is refused before it costs time or memory.
 """
 
+import contextlib
 import json
 import os
 import stat
@@ -21,7 +22,11 @@ def resolve(path: Path, name: str) -> Path:
         ValueError: for a cycle of symbolic links or a path that no file system can hold.
     """
     try:
-        return path.resolve()
+        resolved = path.resolve()
+        # Newer Pythons leave a cycle as it is.
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+            resolved.stat()
+        return resolved
     except (OSError, RuntimeError, ValueError) as error:
         raise ValueError(f"{name} cannot be resolved (a cycle of symbolic links?): {str(path)!r}") from error
 

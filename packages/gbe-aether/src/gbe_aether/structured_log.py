@@ -3,6 +3,7 @@
 import datetime
 import sys
 import time
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, overload
@@ -242,6 +243,8 @@ class StructuredLogger:
                 path = Path(str(self.config.file_path))
                 path.parent.mkdir(parents=True, exist_ok=True)
                 self._file = path.open("a", encoding="ascii")
+                # For sessions that are given up before they end.
+                weakref.finalize(self, self._file.close)
             self._file.write(ascii_line(entry) + "\n")
             self._file.flush()
         if self._on_entry is not None:
