@@ -43,7 +43,7 @@ async def gate(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> As
 @pytest_asyncio.fixture(loop_scope="session")
 async def surface(browser: Browser, gate: Gate) -> AsyncIterator[Surface]:
     """A page on the shared service, not opened yet, with no run under way. Checked at the end."""
-    context = await browser.new_context(viewport={"width": 1280, "height": 800}, accept_downloads=True)
+    context = await browser.new_context(viewport={"width": 1280, "height": 800}, reduced_motion="reduce")
     surface = Surface(context, await context.new_page(), gate.url)
     await settle(surface)
     yield surface

@@ -54,8 +54,8 @@ async (lines) => {
   list.follow(false);
   await frame();
   longest = 0;
-  for (let jump = 0; jump < 120; jump += 1) {
-    list.element.scrollTop = (list.element.scrollHeight * jump) / 120;
+  for (let jump = 0; jump < 60; jump += 1) {
+    list.element.scrollTop = (list.element.scrollHeight * jump) / 60;
     await frame();
   }
   figures.longestFrameWhileScrolled = longest;

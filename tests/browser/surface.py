@@ -33,12 +33,15 @@ class Surface:
         self.url = url
         self.requests: list[Request] = []
         self.sockets: list[WebSocket] = []
+        self._answered: set[Request] = set()
         self.complaints: list[str] = []
         self.tolerated: list[str] = []
         """Parts of console messages that a test brings about on purpose."""
         # `append` itself is nothing that Playwright can mark as listening.
         page.on("request", lambda request: self.requests.append(request))  # noqa: PLW0108
         page.on("websocket", lambda socket: self.sockets.append(socket))  # noqa: PLW0108
+        for event in ("requestfinished", "requestfailed"):
+            page.on(event, lambda request: self._answered.add(request))  # noqa: PLW0108
         page.on("pageerror", lambda error: self.complaints.append(f"error: {error}"))
         page.on(
             "console",
@@ -56,6 +59,15 @@ class Surface:
     async def ready(self) -> None:
         """Wait until it has read everything and is connected."""
         await self.page.wait_for_selector("html[data-ready=true][data-connection=live]", timeout=PATIENCE)
+
+    async def quiet(self) -> None:
+        """Wait until nothing that was asked for is outstanding, and what came is drawn."""
+        while True:
+            await self.page.evaluate(
+                "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
+            )
+            if all(request in self._answered for request in self.requests):
+                return
 
     # --- what there is ---
 

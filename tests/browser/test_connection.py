@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.server, pytest.mark.asyncio(loop_scope="session")]
 async def test_killed_and_restarted_the_page_is_live_again_without_a_reload(browser: Browser, tmp_path: Path) -> None:
     gate = Gate(tmp_path)
     await gate.start()
-    context = await browser.new_context(viewport={"width": 1280, "height": 800})
+    context = await browser.new_context(viewport={"width": 1280, "height": 800}, reduced_motion="reduce")
     page = await context.new_page()
     surface = Surface(context, page, gate.url)
     # The browser itself complains about what does not answer.

@@ -31,7 +31,7 @@ async def test_markup_in_names_labels_windows_and_logs_is_shown_as_text(surface:
     await surface.expect_controls(start=True)
     for tab in TABS:
         await surface.tab(tab)
-        await page.wait_for_load_state("networkidle")
+        await surface.quiet()
     lines = surface.panel("logs").locator(".log-line:visible")
     await surface.panel("logs").get_by_label("Search in the entries").fill("window.__owned")
     await expect(surface.panel("logs").locator(".log-counts")).to_contain_text(" of ")
@@ -99,13 +99,19 @@ async def guarded(browser: Browser, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 async def test_a_token_is_asked_for_kept_for_the_tab_and_never_in_an_address(browser: Browser, guarded: Gate) -> None:
-    context = await browser.new_context(viewport={"width": 1280, "height": 800})
+    context = await browser.new_context(viewport={"width": 1280, "height": 800}, reduced_motion="reduce")
     page = await context.new_page()
     surface = Surface(context, page, guarded.url)
     surface.tolerated.append("401")
     await page.goto(guarded.url)
     await expect(surface.dialog).to_contain_text("asks for a token")
     await surface.picture("token")
+
+    # Who has none is not asked again and again.
+    await page.keyboard.press("Escape")
+    await expect(page.locator(".connection")).to_have_text("A token is needed")
+    await surface.expect_controls(start=False)
+    await page.get_by_role("button", name="Another token").click()
     await surface.dialog.get_by_label("Token").fill("not-a-token-of-anybody-1")
     await page.keyboard.press("Enter")
     await expect(surface.dialog).to_contain_text("does not know this token")

@@ -104,7 +104,7 @@ async def test_saving_as_makes_a_copy_which_can_be_edited_activated_and_run(surf
     await editor.get_by_label("Tags").fill("mine, ring")
     await editor.get_by_role("button", name="Save", exact=True).click()
     await expect(editor.get_by_role("button", name="Save", exact=True)).to_be_disabled()
-    await expect(surface.toast(f"{name} is saved")).to_have_count(1)
+    await expect(editor.locator(".changes")).to_have_text("Saved")
     detail = await surface.api("GET", f"/scenarios/{name}")
     assert (detail["description"], detail["tags"]) == ("My own ring", ["mine", "ring"])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import json
 from collections.abc import AsyncIterator
@@ -217,6 +218,15 @@ class TestTokens:
         async with connect(url, subprotocols=["trinity-gate", f"bearer.{TOKENS['observer']}"]) as socket:  # type: ignore[list-item]
             assert socket.subprotocol == "trinity-gate"
             assert json.loads(await socket.recv())["type"] == "state"
+        encoded = base64.urlsafe_b64encode(TOKENS["observer"].encode()).decode().rstrip("=")
+        async with connect(url, subprotocols=["trinity-gate", f"bearer64.{encoded}"]) as socket:  # type: ignore[list-item]
+            assert json.loads(await socket.recv())["type"] == "state"
+        for wrong in ("", "%%%", "_w", encoded[:-2]):
+            async with connect(url, subprotocols=["trinity-gate", f"bearer64.{wrong}"]) as socket:  # type: ignore[list-item]
+                with pytest.raises(ConnectionClosed) as closed:
+                    await socket.recv()
+                assert closed.value.rcvd is not None
+                assert closed.value.rcvd.code == 4401
         async with connect(url) as socket:
             with pytest.raises(ConnectionClosed) as closed:
                 await socket.recv()

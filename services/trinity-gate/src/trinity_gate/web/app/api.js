@@ -26,6 +26,9 @@ export class Api {
   #askForToken;
   #asking = null;
 
+  /** The operator was asked for a token and gave none: nobody asks again unbidden. */
+  declined = false;
+
   /** `askForToken(wrong)` shows the dialog and answers with a token, or null. */
   constructor({ askForToken }) {
     this.#askForToken = askForToken;
@@ -36,6 +39,7 @@ export class Api {
   }
 
   set token(token) {
+    this.declined = false;
     session.set("token", token);
   }
 
@@ -160,11 +164,15 @@ export class Api {
   /** Ask once, however many requests were refused meanwhile; true when there is another token to try. */
   async #newToken(refused) {
     if (this.token !== refused) return true; // somebody else was asked already
+    if (this.declined) return false;
     this.#asking ??= this.#askForToken(refused !== null).finally(() => {
       this.#asking = null;
     });
     const token = await this.#asking;
-    if (!token) return false;
+    if (!token) {
+      this.declined = true;
+      return false;
+    }
     this.token = token;
     return true;
   }

@@ -35,10 +35,11 @@ export function percent(value) {
   return `${shown.toFixed(shown === 100 ? 0 : 1)} %`;
 }
 
-/** Seconds → "0.4 s", "12 s", "3 min 20 s", "2 h 05 min". */
+/** Seconds → "40 ms", "1.4 s", "12 s", "3 min 20 s", "2 h 05 min". */
 export function duration(seconds) {
   if (!Number.isFinite(seconds) || seconds < 0) return NONE;
   if (seconds === 0) return "0 s";
+  if (seconds < 0.95) return `${Math.round(seconds * 1000)} ms`;
   if (seconds < 10) return `${seconds.toFixed(1)} s`;
   if (seconds < 60) return `${Math.floor(seconds)} s`;
   const minutes = Math.floor(seconds / 60);

@@ -2,7 +2,7 @@
  * A list of log entries that stays fast at any length: only the lines in view exist as elements. Filtering
  * looks at each entry once, and at those that come in later only.
  *
- * Keyboard: ↑ ↓ Page Up/Down Home End move the selection, Enter shows an entry's details.
+ * Keyboard: ↑ ↓ Page Up/Down Home End move the selection, whose details are shown; Escape lets it go.
  *
  * @module
  */
@@ -23,11 +23,16 @@ export function passes(entry, { level = "DEBUG", text = "", run = null }) {
 
 const texts = new WeakMap();
 
-/** The entry's text in lower case, made once. */
+/** For comparing: lower case, and 199,999 as 199999. */
+function plain(text) {
+  return text.toLowerCase().replaceAll(/(\d),(?=\d{3}(?!\d))/g, "$1");
+}
+
+/** The entry's text for comparing, made once. */
 function searched(entry) {
   let text = texts.get(entry);
   if (text === undefined) {
-    text = `${entry.event_type} ${entry.message} ${entry.payload ? JSON.stringify(entry.payload) : ""}`.toLowerCase();
+    text = plain(`${entry.event_type} ${entry.message} ${entry.payload ? JSON.stringify(entry.payload) : ""}`);
     texts.set(entry, text);
   }
   return text;
@@ -115,7 +120,7 @@ export class LogList {
   /** Change the filter; `text` is case-insensitive. */
   filter(change) {
     const next = { ...this.#filter, ...change };
-    next.text = next.text.trim().toLowerCase();
+    next.text = plain(next.text.trim());
     this.#filter = next;
     this.#matches = [];
     for (const [index, entry] of this.#entries.entries()) if (passes(entry, next)) this.#matches.push(index + this.#dropped);

@@ -32,6 +32,6 @@ const WORDS = { queued: "Queued", running: "Running", paused: "Paused", stopping
 export function pillOf(run) {
   const phase = phaseOf(run);
   if (phase === "fault") return { kind: "fault", text: "Fault", last: null };
-  if (phase === "idle") return { kind: "idle", text: "Idle", last: run ? run.state : null };
+  if (phase === "idle") return { kind: "idle", text: "Idle", last: run && run.state !== "idle" ? run.state : null };
   return { kind: phase, text: WORDS[phase], last: null };
 }

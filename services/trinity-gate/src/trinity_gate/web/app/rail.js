@@ -30,7 +30,7 @@ export async function askForToken(wrong) {
     title: "This service asks for a token",
     body: [token.element],
     actions: [
-      { name: "cancel", label: "Look without" },
+      { name: "cancel", label: "Cancel" },
       { name: "use", label: "Continue", icon: "key", kind: "primary", submit: true },
     ],
     focus: token.input,
@@ -70,13 +70,13 @@ export function drawRail(rail, { surface, shortcuts, api }) {
     const state = store.get("connection");
     connection.dataset.state = state;
     document.documentElement.dataset.connection = state;
-    setText(word, { live: "Live", connecting: "Connecting…", reconnecting: "Reconnecting…" }[state]);
+    setText(word, { live: "Live", connecting: "Connecting…", reconnecting: "Reconnecting…", refused: "A token is needed" }[state]);
     now.hidden = state !== "reconnecting";
   });
-  store.watch(["who"], () => {
+  store.watch(["who", "connection"], () => {
     const me = store.get("who");
     setText(who, me ? (me.token_required ? `${me.name} · ${me.role}` : me.role) : "");
-    key.hidden = !me?.token_required && !api.token;
+    key.hidden = !me?.token_required && !api.token && store.get("connection") !== "refused";
   });
 }
 

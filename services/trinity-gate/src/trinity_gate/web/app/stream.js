@@ -1,12 +1,12 @@
 /**
- * A WebSocket that comes back: after a loss it waits (0.25 s, doubling to 8 s, with some chance in it, so that
+ * A WebSocket that comes back: after a loss it waits (0.25 s, doubling to 5 s, with some chance in it, so that
  * many pages don't come at once), tells what it is doing, and is asked anew where to go on.
  *
  * @module
  */
 
 const FIRST_WAIT_MS = 250;
-const LONGEST_WAIT_MS = 8_000;
+const LONGEST_WAIT_MS = 5_000;
 const SILENCE_MS = 15_000;
 
 export class Stream {

@@ -23,7 +23,7 @@ const FAILED = {
 };
 
 export class Surface {
-  /** `connection`: connecting, live or reconnecting. `busy`: the command that waits for its answer. */
+  /** `connection`: connecting, live, reconnecting, or refused (no token). `busy`: the command that waits for its answer. */
   store = new Store({
     connection: "connecting",
     retryAt: null,
@@ -42,6 +42,8 @@ export class Surface {
   #stream = null;
   #topologyOf = null;
   #topics = new Map();
+  #heard = 0; // states that have come
+  #waiting = null;
 
   constructor(api, toasts) {
     this.#api = api;
@@ -64,7 +66,12 @@ export class Surface {
       onMessage: (message) => this.#hear(message),
       onStatus: (status, detail) => this.#connection(status, detail),
       onClose: (code) => {
-        if (code === 4401 || code === 4403) this.reload(); // asks for a token
+        if (code !== 4401 && code !== 4403) return "later";
+        if (this.#api.declined) {
+          this.store.set({ connection: "refused", retryAt: null });
+          return "stop";
+        }
+        this.reload(); // asks for a token
         return "later";
       },
       probe: this.#api.healthy,
@@ -124,9 +131,12 @@ export class Surface {
       reset: () => this.#api.reset(),
     };
     this.store.set({ busy: name });
+    const heard = this.#heard;
     try {
       const answer = await send[name]();
-      if (name === "reset") this.#take(answer);
+      // What the stream has brought meanwhile may be newer than the answer; then the next state decides.
+      if (this.#heard !== heard) await this.#nextState();
+      else if (name === "reset") this.#take(answer);
       else this.store.set({ run: answer });
       return true;
     } catch (error) {
@@ -205,7 +215,17 @@ export class Surface {
     for (const listener of this.#topics.get(topic) ?? []) listener();
   }
 
+  /** Wait for the next state, but not long: there may be none. */
+  #nextState() {
+    return new Promise((done) => {
+      this.#waiting = done;
+      setTimeout(done, 400);
+    });
+  }
+
   #take({ run, active_scenario: scenario, pillars, live = null }) {
+    this.#heard += 1;
+    this.#waiting?.();
     this.store.set({ run, scenario, pillars, live });
     const shown = run ? run.scenario_id : (scenario?.id ?? null);
     if (shown !== this.#topologyOf) this.#fetchTopology(shown);

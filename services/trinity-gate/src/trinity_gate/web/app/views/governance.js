@@ -40,6 +40,7 @@ export class Governance {
   #discard = button("Discard", { kind: "danger-quiet" });
   #card;
   #saving = false;
+  #saved = false;
 
   constructor(ctx) {
     this.#ctx = ctx;
@@ -155,8 +156,10 @@ export class Governance {
     const lines = [];
     if ("mode" in patch) lines.push(["Mode", this.#base.mode, patch.mode]);
     for (const [name, value] of Object.entries(patch.budget_knobs ?? {})) lines.push([words(name), limit(this.#base.budget_knobs[name] ?? null), limit(value)]);
+    if (dirty) this.#saved = false;
     replace(
       this.#changes,
+      this.#saved && "Saved: it reaches the runs that are started from now on",
       lines.map(([name, before, after]) => el("span", { class: "change" }, `${name}: `, el("del", { text: before }), " → ", el("ins", { text: after }))),
     );
     this.#card.dataset.dirty = String(dirty);
@@ -178,7 +181,8 @@ export class Governance {
     try {
       const base = await this.#ctx.api.saveGovernance({ ...patch, policy_set_hash: this.#base.policy_set_hash });
       this.#take(base);
-      this.#ctx.toasts.success("The governance is saved; it reaches the next run");
+      this.#saved = true;
+      this.#ctx.own.record("INFO", "The governance is saved");
     } catch (error) {
       refused = error;
     }

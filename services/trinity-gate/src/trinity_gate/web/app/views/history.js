@@ -132,14 +132,14 @@ export class History {
         const box = el("input", { type: "checkbox", checked: this.#chosen.has(id), "aria-label": `Compare ${id}`, on: { change: () => this.#choose(id, box) } });
         return el(
           "tr",
-          { data: { run: id }, "aria-current": id === this.#open ? "true" : null, on: { click: (event) => event.target.closest("input, button") || this.#ctx.router.go("history", id) } },
+          { data: { run: id }, "aria-current": id === this.#open ? "true" : null, on: { click: (event) => event.target.closest("input, button") || this.#pick(id) } },
           el("td", {}, box),
           el("td", { class: "when", text: moment(start) }),
           el("td", { class: "what", text: scenario }),
           el("td", {}, resultTag(result)),
           el("td", { class: "number", text: count(ticks) }),
           el("td", { class: "number", text: duration(between(start, end)) }),
-          el("td", { class: "id" }, el("button", { type: "button", class: "link", text: brief(id), "aria-label": id, title: id, on: { click: () => this.#ctx.router.go("history", id) } })),
+          el("td", { class: "id" }, el("button", { type: "button", class: "link", text: brief(id), "aria-label": id, title: id, on: { click: () => this.#pick(id) } })),
         );
       }),
     );
@@ -149,6 +149,12 @@ export class History {
     this.#empty.hidden = this.#entries.length > 0;
     this.#more.hidden = this.#cursor === null;
     this.#drawCompare();
+  }
+
+  async #pick(id) {
+    await this.#ctx.router.go("history", id);
+    // Where there is no room beside the list the details lie below it.
+    if (matchMedia("(max-width: 1150px)").matches) this.#side.scrollIntoView({ block: "start" });
   }
 
   #choose(id, box) {

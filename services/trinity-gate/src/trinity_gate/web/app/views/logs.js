@@ -28,7 +28,7 @@ export class Logs {
   #search = el("input", { type: "search", placeholder: "Search  /", "aria-label": "Search in the entries", "aria-keyshortcuts": "/", autocomplete: "off" });
   #only = el("input", { type: "checkbox", class: "switch", role: "switch", checked: true });
   #follow = button("Follow", { icon: "follow", "aria-pressed": "true", "aria-keyshortcuts": "f" });
-  #counts = el("p", { class: "log-counts", role: "status" });
+  #counts = el("p", { class: "log-counts" }); // changes too often to be read out
   #detail = el("aside", { class: "log-detail", "aria-label": "Entry", hidden: true });
 
   constructor(ctx) {
@@ -140,7 +140,8 @@ export class Logs {
   #gather() {
     if (this.#everything) {
       const all = [...this.#logs.values()].flatMap(({ entries }) => entries).concat(this.#ctx.own.entries);
-      this.#list.reset(all.sort((a, b) => Date.parse(a.timestamp) - Date.parse(b.timestamp)));
+      // All times are UTC in ISO 8601, so they sort as text.
+      this.#list.reset(all.sort((a, b) => (a.timestamp < b.timestamp ? -1 : a.timestamp > b.timestamp ? 1 : 0)));
     } else {
       const entries = this.#logs.get(this.#shown)?.entries ?? [];
       this.#list.reset(entries, entries[0]?.index ?? 0);

@@ -200,7 +200,11 @@ export class Scenarios {
     const patch = this.#patch();
     const names = Object.keys({ ...patch, ...patch.core_params }).filter((name) => name !== "core_params");
     const dirty = names.length > 0;
-    setText(this.#changes, dirty ? `Not saved: ${names.map((name) => name.replaceAll("_", " ")).join(", ")}` : "");
+    // "Saved" stays until the next edit.
+    if (dirty || this.#editor.dataset.dirty === "true" || this.#changes.dataset.of !== this.#detail.id) {
+      setText(this.#changes, dirty ? `Not saved: ${names.map((name) => name.replaceAll("_", " ")).join(", ")}` : "");
+    }
+    this.#changes.dataset.of = this.#detail.id;
     this.#editor.dataset.dirty = String(dirty);
     const may = this.#ctx.surface.may("overseer");
     const busy = this.#save.getAttribute("aria-busy") === "true";
@@ -219,7 +223,8 @@ export class Scenarios {
       const detail = await this.#ctx.api.saveScenario(this.#detail.id, { ...patch, revision: this.#detail.revision });
       this.#asked += 1;
       this.#fill(detail);
-      this.#ctx.toasts.success(`${detail.id} is saved`);
+      setText(this.#changes, "Saved");
+      this.#ctx.own.record("INFO", `${detail.id} is saved`);
       return true;
     } catch (error) {
       this.#refused(error);
