@@ -133,9 +133,9 @@ class _Run:
             elif steering.paused and session.tick < session.total_ticks:
                 self._stand()
             else:
-                self._stands = False
+                resumed, self._stands = self._stands, False
                 running = session.tick < session.total_ticks
-                self._tell(SessionState.RUNNING if running else SessionState.FINISHING)
+                self._tell(SessionState.RUNNING if running else SessionState.FINISHING, now=resumed)
                 session.advance(SLICE)
 
     def _stand(self) -> None:
