@@ -1,6 +1,7 @@
 """The command: what it prints, and its exit codes."""
 
 import json
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -154,3 +155,16 @@ def test_the_command_ends_quietly_when_nobody_reads_on(config: Path) -> None:
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60, check=False)
     assert done.stderr == ""
     assert done.stdout.startswith("       1  C ")
+
+
+def test_an_export_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
+    def no_large_files() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+
+    command = [sys.executable, "-m", "gbe_aether.command", "run", "ring-5", "--ticks", "2000", "--export", "b.zip"]
+    done = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False, preexec_fn=no_large_files
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "gbe-aether: File too large: b.zip\n"
+    assert list(tmp_path.iterdir()) == []

@@ -2,6 +2,7 @@
 
 import io
 import json
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -83,7 +84,7 @@ def test_a_session_cancelled_before_its_first_tick_has_no_records() -> None:
     assert verify_ledger(result).ok
     assert result.metrics is not None
     assert result.metrics.uledger_last_hash is None
-    assert [entry.event for entry in result.logs][-1] == "run_cancelled"
+    assert [entry.event for entry in result.logs] == ["run_start", "window_closed", "run_cancelled"]
 
 
 def test_a_session_cancelled_while_sealing_is_cancelled_and_can_be_sealed() -> None:
@@ -123,6 +124,31 @@ def test_cancelling_is_asked_between_pieces() -> None:
     assert result.status == "cancelled"
     assert 50 < result.completed_ticks < 10**9
     assert asked[-1].phase == "cancelled"
+
+
+def test_what_cannot_be_sealed_never_looks_sealed() -> None:
+    session = Session(line(governance={"governance_mode": "ENFORCE", "meta": {"max_envelopes_per_tick": 0}}))
+    session.step()
+    session.cancel()
+    ticks = session.result().tick_result
+    for _ in range(2):
+        with pytest.raises(ValueError, match="must align one-to-one"):
+            ticks.seal()
+    with pytest.raises(ValueError, match="must align one-to-one"):
+        _ = ticks.last_hash
+    # What rests on single ticks is there all the same.
+    assert ticks.ledgers[0].post_u == [57, 34, 2]
+
+
+def test_an_interrupted_tick_makes_the_session_a_failed_one() -> None:
+    def interrupt(entry: StructuredLogEntryV1) -> None:
+        if entry.tick == 3:
+            raise KeyboardInterrupt
+
+    session = Session(line(), on_log=interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        session.advance(1)
+    assert session.phase == "failed"
 
 
 def test_a_failed_session_stays_failed() -> None:
@@ -273,3 +299,12 @@ def test_a_full_disk_fails_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(OSError, match="No space left"):
         session.result()
     assert session.phase == "failed"
+
+
+def test_importing_the_engine_and_running_a_small_graph_loads_no_numpy() -> None:
+    program = (
+        "import sys; from gbe_aether import *; from gbe_aether.fixtures import registry_path as r\n"
+        "run_session(load_scenario_session_config(r(), 'gf01')).tick_result.last_hash\n"
+        "assert 'numpy' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)

@@ -66,6 +66,11 @@ async def test_the_service_is_killed_and_its_run_goes_on_elsewhere(site: Site, t
         assert [entry["event_type"] for entry in heard["entries"]] == ["run_start", "tick_loop_start", "tick_complete"]
         await gate.post(f"/runs/{run_id}/resume")
         assert (await gate.end(run_id))["state"] == "completed"
+        # Who cancels the job on the bus cancels the run.
+        run_id = await gate.paused()
+        await site.client.cancel(run_id.replace("run-", "job_"), "not wanted")
+        end = await gate.end(run_id)
+        assert (end["state"], end["stop_reason"]) == ("cancelled", "not wanted")
 
 
 async def test_a_run_that_ended_while_the_service_was_away_is_recorded(site: Site, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import io
 import json
@@ -17,10 +18,12 @@ import pytest
 
 from gbe_aether.fixtures import governance_base_path, registry_path
 from gbe_nexus import now_ms
+from gbe_runtime.metrics import Metrics
 from tests.integration.gate_process import running
 from trinity_gate.database import Database
 from trinity_gate.errors import DamagedFile, GateError
 from trinity_gate.files import encode_document
+from trinity_gate.gate import Gate
 from trinity_gate.index import Caller, Index, RunRecord
 from trinity_gate.models import CloneRequest, CoreParamsPatch, ScenarioPatch
 from trinity_gate.scenarios import Scenarios
@@ -252,6 +255,36 @@ class TestIndex:
         await index.database.close()
 
 
+class _Full:
+    """An index on a full disk."""
+
+    def __getattr__(self, name: str) -> Any:
+        async def refuse(*_: Any) -> None:
+            raise sqlite3.OperationalError("database or disk is full")
+
+        return refuse
+
+
+async def test_a_run_can_be_stopped_on_a_full_disk_and_nothing_else_is_begun(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    gate = Gate.__new__(Gate)
+    gate.index = _Full()  # type: ignore[assignment]
+    gate.metrics = Metrics()
+    done: list[str] = []
+
+    async def work() -> None:
+        done.append("done")
+
+    caller = Caller("me", "operator")
+    await gate.audited(caller, "run.stop", "run-1", {}, work)
+    assert done == ["done"]
+    assert "not in the audit: database or disk is full" in caplog.text
+    with pytest.raises(sqlite3.OperationalError):
+        await gate.audited(caller, "run.start", "gf01", {}, work)
+    assert done == ["done"]
+
+
 @pytest.mark.server
 async def test_a_start_with_torn_files_says_so_and_goes_on(tmp_path: Path) -> None:
     async with running(tmp_path) as gate:
@@ -315,13 +348,28 @@ async def test_scenarios_of_ones_own_fault_and_pfna(tmp_path: Path) -> None:
     config |= {"enable_pfna": True, "pfna_path": "../pfna.json"}
     (library / "pfna.json").write_bytes(encode_document(pfna))
     (library / "configs" / "fed.json").write_bytes(encode_document(config))
-    for name in ("odd", "fed"):
+    # More documents than fit into a message's params; and numbers that no JavaScript reads.
+    nodes = 3_000
+    edge = {"k": 1, "cap": 64, "SC": 16, "c": 0}
+    large = {
+        "gid": "LARGE",
+        "profile": "CMP-1",
+        "N": nodes,
+        "SC": 16,
+        "nodes": [{"node_id": i, "label": f"node {i}", "attrs": {}} for i in range(1, nodes + 1)],
+        "edges": [{"e_id": i, "i": i, "j": i + 1, **edge} for i in range(1, nodes)],
+    }
+    config = document("configs/line-4.json")
+    config |= {"gid": "LARGE", "initial_state": [10**30] + [0] * (nodes - 1), "topology_path": "../large.json"}
+    (library / "large.json").write_bytes(encode_document(large))
+    (library / "configs" / "large.json").write_bytes(encode_document(config))
+    for name in ("odd", "fed", "large"):
         registry["scenarios"].append(
             {"scenario_id": name, "description": "", "run_config_path": f"../configs/{name}.json"}
         )
     (library / "scenarios" / "registry.json").write_bytes(encode_document(registry))
 
-    async with running(tmp_path) as gate:
+    async with running(tmp_path, environment={"GBE_GATE_LOG_RUNS": "3"}) as gate:
         odd = await gate.run("odd")
         assert odd["state"] == "fault"
         assert "Unsupported s_t rule mode: nonsense" in odd["fault_reason"]
@@ -352,3 +400,19 @@ async def test_scenarios_of_ones_own_fault_and_pfna(tmp_path: Path) -> None:
         fed = await gate.run("fed")
         assert (await gate.get(f"/history/{fed['run_id']}"))["summary_metrics"]["nap_ingress"] == 0
         await gate.post("/scenarios/fed", {"core_params": {"enable_pfna": True}})
+
+        detail = await gate.get("/scenarios/large")
+        assert detail["advanced"]["topology"]["truncated"]
+        assert detail["advanced"]["topology"]["nodes"][0]["initial"] == str(10**30)
+        large_run = await gate.run("large")
+        assert large_run["state"] == "completed", large_run
+        live = (await gate.get("/state"))["live"]
+        assert (len(live["nodes"]), live["nodes_total"]) == (200, nodes)
+        assert int(live["nodes"][0]) + int(live["nodes"][1]) > 10**29
+
+        # Only the last logs are kept.
+        async with asyncio.timeout(30):
+            while (await gate.get(f"/history/{odd['run_id']}"))["log"]["state"] != "expired":
+                await asyncio.sleep(0.05)
+        assert (await gate.get(f"/runs/{odd['run_id']}/logs"))["entries"] == []
+        assert (await gate.get(f"/history/{large_run['run_id']}"))["log"]["state"] == "complete"

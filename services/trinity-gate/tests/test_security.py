@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -121,6 +122,20 @@ class TestRequests:
 
         response = await gate.client.post("/runs", content=endless(), headers={"Content-Type": "application/json"})
         assert error_of(response) == (413, "too_large")
+
+    async def test_a_head_without_end_is_cut_off(self, gate: GateProcess) -> None:
+        url = httpx.URL(gate.url)
+        reader, writer = await asyncio.open_connection(url.host, url.port)
+        writer.write(b"GET /state HTTP/1.1\r\nHost: localhost\r\nX: ")
+        sent = 0
+        with contextlib.suppress(ConnectionError):
+            while sent < 64 << 20 and not reader.at_eof():
+                writer.write(b"a" * 65_536)
+                await writer.drain()
+                sent += 65_536
+        writer.close()
+        assert sent < 64 << 20
+        assert (await gate.get("/health"))["status"] == "ok"
 
     async def test_unknown_paths_and_methods_have_the_same_shape(self, gate: GateProcess) -> None:
         assert error_of(await gate.client.get("/nothing")) == (404, "not_found")

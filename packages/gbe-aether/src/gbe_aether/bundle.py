@@ -13,6 +13,7 @@
 | `manifest.json` | the last member: the format, the status, and `{name: {sha256, size}}` of all others |
 """  # noqa: E501 - a table
 
+import contextlib
 import hashlib
 import json
 import os
@@ -61,21 +62,28 @@ class BundleWriter:
         self._zip: zipfile.ZipFile | None = None
 
     def __enter__(self) -> "BundleWriter":
-        self._zip = zipfile.ZipFile(self._partial, "w", zipfile.ZIP_DEFLATED, compresslevel=1)
+        try:
+            self._zip = zipfile.ZipFile(self._partial, "w", zipfile.ZIP_DEFLATED, compresslevel=1)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, os.fspath(self._path)) from error
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         assert self._zip is not None
+        if isinstance(error, OSError) and error.filename is None:
+            # What writing to an open file raises doesn't say which.
+            error.filename = os.fspath(self._path)
         try:
             if error is None:
                 manifest = {"format": FORMAT, **self._about, "members": self._members}
                 self._zip.writestr(MANIFEST, json_bytes(manifest))
-            self._zip.close()
-            if error is None:
+                self._zip.close()
                 self._partial.replace(self._path)
         finally:
+            with contextlib.suppress(OSError, ValueError):
+                self._zip.close()
             self._partial.unlink(missing_ok=True)
 
     def add(self, name: str, content: bytes | Iterable[bytes]) -> None:

@@ -196,7 +196,7 @@ def _readable(result: SessionRunResult, summary: dict[str, Any]) -> Iterator[str
     counts = ", ".join(f"{n} {status.lower()}" for status, n in sorted(governance["evaluated_status_counts"].items()))
     yield (
         f"governance {governance['governance_mode']}, policy set {governance['policy_set_hash'][:12]}; "
-        f"{governance['proposals_seen']} proposals{f' ({counts})' if counts else ''}, {summary['codex_motifs']} motifs"
+        f"motifs {summary['codex_motifs']}, proposals {governance['proposals_seen']}{f' ({counts})' if counts else ''}"
     )
     yield f"envelopes  {summary['envelopes']}"
     yield f"u-ledger   {summary['ticks']} entries, last {summary['uledger_last_hash']}"

@@ -25,9 +25,17 @@ class ProfileConfigV1(msgspec.Struct, frozen=True):
 
     @property
     def default_scheme(self) -> str:
-        """The first preferred scheme, `R` where there is none. It was not checked at load."""
+        """The first preferred scheme, `R` where there is none. It was not checked at load.
+
+        Raises:
+            ValueError: the preferred schemes are no list.
+        """
         preferred = self.press_defaults.get("preferred_schemes")
-        return preferred[0] if preferred else "R"
+        if not preferred:
+            return "R"
+        if not isinstance(preferred, list | tuple):
+            raise ValueError("preferred_schemes must be a list")
+        return str(preferred[0])
 
 
 def cmp0_profile() -> ProfileConfigV1:

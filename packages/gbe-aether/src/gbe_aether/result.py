@@ -62,6 +62,7 @@ class Sealing:
         self._entries = Column(spool, width=64)
         self._work: Iterator[None] | None = None
         self._log: Callable[[], None] | None = None
+        self._error: Exception | None = None
 
     def finish(self, logger: StructuredLogger | None = None, until: float | None = None) -> bool:
         """Go on with the work.
@@ -72,15 +73,26 @@ class Sealing:
 
         Returns:
             Whether it is done.
+
+        Raises:
+            ValueError: an envelope that cannot be, or one that the gate rejects; the same whenever it is called.
+            OSError: the temporary file cannot be written.
         """
         if self._work is None:
             self._work = self._steps(logger)
-        if not self.done:
-            for _ in self._work:
-                if until is not None and time.monotonic() >= until:
-                    return False
-            self.done = True
-        return True
+        if self._error is not None:
+            raise self._error
+        try:
+            while not self.done:
+                if next(self._work, self) is self:
+                    self.done = True
+                elif until is not None and time.monotonic() >= until:
+                    break
+        except Exception as error:
+            # What could not be sealed once must not look sealed the next time.
+            self._error = error
+            raise
+        return self.done
 
     def mute(self) -> None:
         """Log nothing any more: the session's log has ended."""

@@ -193,7 +193,7 @@ class Session:
             return
         with _Failing(self):
             if self._phase == "ready":
-                self._begin()
+                self._log_start()
             if self._sealing is None:
                 self._close_windows()
             else:
@@ -223,14 +223,25 @@ class Session:
     # --- the loop --------------------------------------------------------------------------------
 
     def _begin(self) -> None:
-        config, log = self.config, self.logger.log
-        ids = [window.window_id for window in config.windows]
-        about: dict[str, Any] = {"total_ticks": config.total_ticks, "primary_window_id": config.primary_window_id}
-        log("run_start", gid=config.gid, run_id=config.run_id, payload={**about, "windows": sorted(ids)})
+        config = self.config
+        self._log_start()
         check_origin(config.pfna_inputs, config.gid, config.run_id)
-        log("tick_loop_start", gid=config.gid, run_id=config.run_id, payload={**about, "windows": sorted(set(ids))})
+        windows = sorted({window.window_id for window in config.windows})
+        self._log_event("tick_loop_start", windows)
         self._log_tick = self.logger.series("tick_complete", self._tick_entry)
         self._phase = "ticking"
+
+    def _log_start(self) -> None:
+        self._log_event("run_start", sorted(window.window_id for window in self.config.windows))
+
+    def _log_event(self, event: str, windows: list[str]) -> None:
+        config = self.config
+        payload = {
+            "total_ticks": config.total_ticks,
+            "windows": windows,
+            "primary_window_id": config.primary_window_id,
+        }
+        self.logger.log(event, gid=config.gid, run_id=config.run_id, payload=payload)
 
     def _one_tick(self) -> None:
         if self._phase == "ready":

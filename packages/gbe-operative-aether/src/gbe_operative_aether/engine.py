@@ -44,6 +44,9 @@ from gbe_operative_aether.wire import (
 SLICE: Final = 0.02
 """Seconds of work between two looks at what is asked; a single tick is never divided."""
 
+STANDING: Final = 1.0
+"""Seconds between two reports of a session that is paused (`SIGN_OF_LIFE` is two)."""
+
 CANCELLED_RESULTS: Final = 10.0
 """Seconds that the ledger and the bundle of a cancelled session may take together: the rest of the grace that a worker
 gives (15 s) is for storing them."""
@@ -148,7 +151,8 @@ class _Run:
         """A report, where one is due."""
         moment = time.monotonic()
         if now or moment >= self._due:
-            self._due = moment + self._interval
+            # A session that stands says less: the reports of its steps would have to wait for their share otherwise.
+            self._due = moment + (max(self._interval, STANDING) if state is SessionState.PAUSED else self._interval)
             self._host.answer(Told(self._reporter.report(state)))
 
     # --- what is left ---

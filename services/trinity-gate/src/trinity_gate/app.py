@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
 from collections.abc import Collection, Mapping
 from importlib.resources import files
 from pathlib import Path
@@ -14,6 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.types import ASGIApp
 
+from gbe_runtime.log import one_line
 from trinity_gate.api import governance, history, runs, scenarios, state
 from trinity_gate.api.common import ERRORS
 from trinity_gate.errors import GateError
@@ -56,6 +58,7 @@ def make_app(gate: Gate, *, hosts: Collection[str], tokens: Tokens | None) -> AS
     app.add_exception_handler(GateError, _gate_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(sqlite3.Error, _index_error)
     app.add_exception_handler(Exception, _internal_error)
     return Gatekeeper(app, hosts=hosts, tokens=tokens, metrics=gate.metrics)
 
@@ -137,7 +140,12 @@ async def _http_error(request: Request, error: Exception) -> Response:
     )
 
 
+async def _index_error(request: Request, error: Exception) -> Response:
+    log.error("%s %s: the index can't be used: %s", request.method, one_line(request.url.path), error)
+    return _error(503, "index_unavailable", "the index can't be read or written now (is the disk full?)")
+
+
 async def _internal_error(request: Request, error: Exception) -> Response:
     # Its text may name files of the host: it is in the log.
-    log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    log.error("%s %s failed", request.method, one_line(request.url.path), exc_info=error)
     return _error(500, "internal", "the service got it wrong; its log says more")

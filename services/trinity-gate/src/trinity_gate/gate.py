@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sqlite3
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -38,6 +39,9 @@ from trinity_gate.scenarios import Scenarios, prepared
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
+
+UNCONDITIONAL = frozenset({"run.stop", "run.pause"})
+"""What an operator must be able to do even where nothing can be written down any more."""
 
 HEALTH_AGE = 2.0
 """Seconds for which an answer about the bus holds."""
@@ -225,18 +229,33 @@ class Gate:
     ) -> T:
         """Do a write, with what was asked on the disk before it, and what came of it after. `named`: what it was done
         to, where only the result says so."""
-        number = await self.index.begin(now_ms(), caller, action, target[:200], detail)
+        number: int | None = None
+        try:
+            number = await self.index.begin(now_ms(), caller, action, target[:200], detail)
+        except sqlite3.Error as error:
+            if action not in UNCONDITIONAL:
+                raise
+            log.error("%s %s by %s is not in the audit: %s", action, target[:200], caller.name, error)
         try:
             result = await work()
         except GateError as error:
-            await self.index.finish(number, error.code)
+            await self._note(number, error.code)
             raise
         except Exception:
-            await self.index.finish(number, "internal")
+            await self._note(number, "internal")
             raise
-        await self.index.finish(number, "ok", None if named is None else named(result))
+        await self._note(number, "ok", None if named is None else named(result))
         self.metrics.counter(f"writes_{action.replace('.', '_')}").add()
         return result
+
+    async def _note(self, number: int | None, result: str, target: str | None = None) -> None:
+        """What is done is done, also where it can't be written down."""
+        if number is None:
+            return
+        try:
+            await self.index.finish(number, result, target)
+        except sqlite3.Error as error:
+            log.error("audit entry %d can't be completed (%s): %s", number, result, error)
 
 
 def _prepare(

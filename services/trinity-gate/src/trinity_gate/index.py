@@ -48,6 +48,10 @@ DISMISSED: Final = "dismissed_run"
 GOVERNANCE_BASE: Final = "governance_base"
 
 
+AUDIT_ENTRIES: Final = 200_000
+"""How many writes the audit remembers at least; older ones go."""
+
+
 class RunRecord(msgspec.Struct, omit_defaults=True):
     """A run as it is kept. Times in milliseconds; `ended_at` 0 = not yet.
 
@@ -211,7 +215,10 @@ class Index:
             cursor = db.execute(
                 "INSERT INTO audit(at, actor, role, action, target, detail) VALUES (?, ?, ?, ?, ?, ?)", values
             )
-            return cursor.lastrowid or 0
+            number = cursor.lastrowid or 0
+            if number % 1000 == 0:
+                db.execute("DELETE FROM audit WHERE id <= ?", (number - AUDIT_ENTRIES,))
+            return number
 
         return await self.database.write(work)
 

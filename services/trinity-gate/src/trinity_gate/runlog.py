@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
-LIVE_ENTRIES: Final = 50_000
+LIVE_ENTRIES: Final = 20_000
 """Entries of a running session that are kept as they are heard; beyond that the oldest make room."""
 
 LIVE_BYTES: Final = 16 << 20

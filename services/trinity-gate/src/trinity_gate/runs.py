@@ -56,6 +56,13 @@ SAY_AGAIN: Final = 0.5
 """Seconds after which a control message is sent again under its id, while its effect doesn't show."""
 
 RETRY_PAUSE: Final = 1.0
+
+UNHEARD: Final = 2.0
+"""Seconds in which a run that was stopped before anything was heard of it may still turn out to have begun."""
+
+AGAIN: Final = 5.0
+"""Seconds after which the supervision of a run that failed is tried again."""
+
 TICK: Final = 0.5
 
 
@@ -112,6 +119,7 @@ class Runs:
         for record in await self._index.unfinished():
             run = self._take(ActiveRun(record))
             if record.over:
+                run.started = record.ticks_completed > 0
                 self._spawn(self._guarded(run, self._collect_rest(run)), f"collect {record.run_id}")
             else:
                 log.info("run %s was under way: finding out what became of it", record.run_id)
@@ -200,7 +208,7 @@ class Runs:
 
     def _fetch_again(self, record: RunRecord) -> None:
         if record.run_id not in self._by_id:
-            run = self._take(ActiveRun(record))
+            run = self._take(ActiveRun(record, started=True))
             self._spawn(self._guarded(run, self._collect_rest(run)), f"collect {record.run_id}")
 
     def watched(self, run_id: str) -> ActiveRun | None:
@@ -405,13 +413,17 @@ class Runs:
     # --- following ----------------------------------------------------------------------------------------------------
 
     async def _guarded(self, run: ActiveRun, work: Coroutine[Any, Any, None]) -> None:
-        """Whatever happens to one run, the service goes on."""
-        try:
-            await work
-        except Exception:
-            log.exception("run %s: its supervision failed; a restart takes it up again", run.record.run_id)
-            run.note = "its supervision failed, see the service's log"
-            self._changed(run)
+        """Whatever happens to one run (the disk is full, say), the service goes on, and takes it up again."""
+        while True:
+            try:
+                await work
+                return
+            except Exception:
+                log.exception("run %s: its supervision failed", run.record.run_id)
+                run.note = "its supervision failed, see the service's log; it is tried again"
+                self._changed(run)
+            await asyncio.sleep(AGAIN)
+            work = self._collect_rest(run) if run.record.over else self._recover(run)
 
     async def _recover(self, run: ActiveRun) -> None:
         """A run that was under way when this service ended."""
@@ -466,15 +478,15 @@ class Runs:
             doubting = asyncio.ensure_future(self._doubt(run, watch.view))
             try:
                 await asyncio.wait({watching, doubting}, return_when=asyncio.FIRST_COMPLETED)
-                if watching.done():
-                    watching.result()
-                    await self._conclude(run, watch.view)
-                else:
-                    await self._give_up(run, doubting.result())
             finally:
                 for task in (watching, doubting):
                     task.cancel()
                 await asyncio.wait({watching, doubting})
+            if not watching.cancelled():
+                watching.result()
+                await self._conclude(run, watch.view)
+            else:
+                await self._give_up(run, doubting.result())
 
     async def _watch(self, run: ActiveRun, watch: JobWatch) -> None:
         async for _ in watch:
@@ -551,7 +563,7 @@ class Runs:
         await self._index.save(run.record)
         self._changed(run)
         self._hub.changed("history")
-        await self._collect(run, state, at, reason, wait=self._settings.collect_for if run.started else 0.0)
+        await self._collect(run, state, at, reason, wait=self._settings.collect_for if run.started else UNHEARD)
         await self._finish(run)
 
     def _record_end(self, run: ActiveRun, state: str, at: int, reason: str) -> None:

@@ -19,6 +19,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from gbe_runtime.log import one_line
 from gbe_runtime.metrics import Metrics
 from trinity_gate.index import Caller
 from trinity_gate.tokens import LOCAL, Tokens
@@ -86,7 +87,7 @@ class Gatekeeper:
             if http and scope["method"] not in SAFE_METHODS:
                 receive = await self._whole_body(scope, receive)
         except _Denied as denied:
-            log.info("%s %s denied: %s", scope.get("method", "WebSocket"), scope["path"], denied)
+            log.info("%s %s denied: %s", scope.get("method", "WebSocket"), one_line(scope["path"][:200]), denied)
             await (_answer if http else _deny_websocket)(denied, receive, counted)
             return
         await self._app(scope, receive, counted)
@@ -164,7 +165,10 @@ class Gatekeeper:
         async def counted(message: Message) -> None:
             if message["type"] == "http.response.start":
                 self._metrics.counter(f"http_responses_{message['status'] // 100}xx").add()
-                message = {**message, "headers": [*message.get("headers", ()), *HEADERS]}
+                headers = [*message.get("headers", ()), *HEADERS]
+                if all(name != b"cache-control" for name, _ in headers):
+                    headers.append((b"cache-control", b"no-store"))
+                message = {**message, "headers": headers}
             await send(message)
 
         return counted

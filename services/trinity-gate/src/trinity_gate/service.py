@@ -26,7 +26,6 @@ from gbe_overseer.client import JobClient
 from gbe_runtime.connection import connect_bus
 from gbe_runtime.errors import ConfigurationError
 from gbe_runtime.lifecycle import Role
-from trinity_gate.app import make_app
 from trinity_gate.base import GovernanceBase
 from trinity_gate.errors import DamagedFile
 from trinity_gate.gate import Gate
@@ -48,6 +47,12 @@ STOP_REASON = "the service was stopped"
 STOP_PATIENCE = 15.0
 """Seconds the results of a run are waited for that is cancelled at the stop."""
 
+MAX_HEAD = 32 * 1024
+"""Bytes of a request's line and headers."""
+
+SWITCH_INTERVAL = 0.0005
+"""Seconds a thread may hold Python's lock while another one waits (Python's own default is ten times that)."""
+
 GRACEFUL = 3
 """Seconds requests under way are given at the stop."""
 
@@ -68,16 +73,19 @@ class GateService(Role):
         """Where the page is, when it is started."""
 
     async def _start(self) -> None:
+        # A log that is being built must not keep requests waiting for Python's lock at every turn of the loop.
+        sys.setswitchinterval(SWITCH_INTERVAL)
         settings = self._settings
         tokens = None if settings.tokens is None else Tokens.read(settings.tokens)
         _check_exposure(settings.host, tokens)
         listener = _listener(settings.host, settings.port)
         self.on_stop(_closing(listener.close))
         self._lock_data()
-        # Both take a moment; and what is wrong with the files is said at once.
+        # All of it takes a moment; and what is wrong with the files is said at once.
         bus = asyncio.ensure_future(self._bus())
         try:
             store = await self._store()
+            make_app = await asyncio.to_thread(_load_app)
         except BaseException:
             bus.cancel()
             await asyncio.wait({bus})
@@ -176,6 +184,8 @@ class GateService(Role):
     async def _serve(self, app: ASGIApp, listener: socket.socket) -> None:
         config = uvicorn.Config(
             app,
+            http="h11",  # httptools would take a head of any size
+            h11_max_incomplete_event_size=MAX_HEAD,
             ws="websockets-sansio",
             ws_max_size=64 * 1024,
             lifespan="off",
@@ -234,6 +244,13 @@ class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+
+def _load_app() -> Callable[..., ASGIApp]:
+    """FastAPI takes half a second to import, while the ecumene starts."""
+    from trinity_gate.app import make_app
+
+    return make_app
 
 
 def _check_exposure(host: str, tokens: Tokens | None) -> None:

@@ -15,8 +15,8 @@ from trinity_gate.security import caller_in
 from trinity_gate.tokens import may
 
 
-def the_gate(connection: HTTPConnection) -> Gate:
-    """The application's."""
+async def the_gate(connection: HTTPConnection) -> Gate:
+    """The application's. Asynchronous, as the others here: FastAPI would run it in a thread otherwise."""
     gate: Gate = connection.app.state.gate
     return gate
 
@@ -31,15 +31,15 @@ def caller_with(connection: HTTPConnection, needed: Role) -> Caller:
     return caller
 
 
-def _observer(connection: HTTPConnection) -> Caller:
+async def _observer(connection: HTTPConnection) -> Caller:
     return caller_with(connection, Role.OBSERVER)
 
 
-def _operator(connection: HTTPConnection) -> Caller:
+async def _operator(connection: HTTPConnection) -> Caller:
     return caller_with(connection, Role.OPERATOR)
 
 
-def _overseer(connection: HTTPConnection) -> Caller:
+async def _overseer(connection: HTTPConnection) -> Caller:
     return caller_with(connection, Role.OVERSEER)
 
 
