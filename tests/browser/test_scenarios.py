@@ -25,6 +25,14 @@ async def test_a_draft_is_dirty_until_it_is_saved_and_guarded_on_leaving(surface
     await surface.picture("scenarios-dirty")
     assert surface.writes() == []
 
+    # Searching the list, even in vain, does nothing to the draft.
+    search = surface.panel("scenarios").get_by_label("Find a scenario")
+    await search.fill("nothing is called that")
+    await expect(surface.panel("scenarios").locator(".pick-list")).to_contain_text("Nothing found.")
+    await description.fill("Edited on the page")
+    await search.fill("")
+    await expect(page.locator('.pick-list li[data-id="line-4"] .draft-mark')).to_be_visible()
+
     # Another tab, another scenario, the browser's own back button: all ask first.
     await page.locator("#tab-history").click()
     await expect(surface.dialog).to_contain_text("not saved")

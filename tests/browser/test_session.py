@@ -136,6 +136,7 @@ async def test_a_control_that_is_off_sends_nothing(surface: Surface) -> None:
 
 async def test_what_the_service_refuses_is_said_at_the_field_and_elsewhere(surface: Surface) -> None:
     page = surface.page
+    await surface.api("POST", "/scenarios/gf01/activate")
     await surface.open()
     await surface.control("options").click()
     surface.tolerated.append("422")

@@ -110,7 +110,9 @@ export class Api {
 
   #url(path, query) {
     const url = new URL(path, location.origin);
-    for (const [name, value] of Object.entries(query)) if (value !== null && value !== undefined && value !== "") url.searchParams.set(name, value);
+    for (const [name, value] of Object.entries(query)) {
+      if (value !== null && value !== undefined && value !== "") url.searchParams.set(name, value);
+    }
     return url;
   }
 
@@ -129,7 +131,10 @@ export class Api {
       const text = await response.text();
       value = text ? JSON.parse(text) : null;
     } catch (error) {
-      throw new ApiError(`the service's answer is not readable (${error.message})`, { code: "bad_answer", status: response.status });
+      throw new ApiError(
+        `the service's answer is not readable (${error.message})`,
+        { code: "bad_answer", status: response.status },
+      );
     }
     return withHeaders ? { value, headers: response.headers } : value;
   }
@@ -152,7 +157,10 @@ export class Api {
           signal: patience ? AbortSignal.timeout(patience) : undefined,
         });
       } catch (error) {
-        if (error.name === "TimeoutError") throw new ApiError(`no answer within ${patience / 1000} s`, { code: "timeout" });
+        if (error.name === "TimeoutError") throw new ApiError(
+          `no answer within ${patience / 1000} s`,
+          { code: "timeout" },
+        );
         throw new ApiError("the service does not answer", { code: "unreachable" });
       }
       if (response.ok) return response;
@@ -182,7 +190,10 @@ export class Api {
       const { error } = await response.json();
       return new ApiError(error.message, { code: error.code, field: error.field ?? null, status: response.status });
     } catch {
-      return new ApiError(`the service answered ${response.status} ${response.statusText}`.trim(), { code: "http_error", status: response.status });
+      return new ApiError(
+        `the service answered ${response.status} ${response.statusText}`.trim(),
+        { code: "http_error", status: response.status },
+      );
     }
   }
 }

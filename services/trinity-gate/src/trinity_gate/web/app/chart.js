@@ -40,7 +40,13 @@ export class Chart {
     this.element = el(
       "figure",
       { class: "chart" },
-      el("figcaption", { class: "chart-head" }, el("span", { class: "chart-title", text: title }), this.#where, this.#value),
+      el(
+        "figcaption",
+        { class: "chart-head" },
+        el("span", { class: "chart-title", text: title }),
+        this.#where,
+        this.#value,
+      ),
       this.#canvas,
     );
     this.#canvas.addEventListener("pointermove", (event) => {

@@ -19,9 +19,24 @@ const LOOKS = {
   reset: { label: "Reset", icon: "reset", kind: "primary", key: "r" },
 };
 
-const BUSY = { start: "Starting…", pause: "Pausing…", resume: "Resuming…", step: "Stepping…", stop: "Stopping…", reset: "Resetting…" };
+const BUSY = {
+  start: "Starting…",
+  pause: "Pausing…",
+  resume: "Resuming…",
+  step: "Stepping…",
+  stop: "Stopping…",
+  reset: "Resetting…",
+};
 
-const PICTURES = { idle: "idle", queued: "history", running: "running", paused: "pause", finishing: "save", stopping: "stop", fault: "error" };
+const PICTURES = {
+  idle: "idle",
+  queued: "history",
+  running: "running",
+  paused: "pause",
+  finishing: "save",
+  stopping: "stop",
+  fault: "error",
+};
 
 export class Controls {
   #surface;
@@ -34,24 +49,69 @@ export class Controls {
     this.#surface = surface;
     this.#ctx = ctx;
     const { store } = surface;
-    const brand = el("a", { class: "brand", href: "#/dashboard" }, el("img", { src: new URL("../mark.svg", import.meta.url).pathname, alt: "", width: "26", height: "26" }), el("span", { text: "Trinity Gate" }));
+    const brand = el(
+      "a",
+      { class: "brand", href: "#/dashboard" },
+      el("img", { src: new URL("../mark.svg", import.meta.url).pathname, alt: "", width: "26", height: "26" }),
+      el("span", { text: "Trinity Gate" }),
+    );
 
     const pillIcon = icon("idle");
     const pillText = el("span");
     const pill = el("span", { class: "pill", role: "status" }, pillIcon, pillText);
-    const scenario = el("button", { type: "button", class: "scenario-chip", on: { click: () => ctx.router.go("scenarios", store.get("scenario")?.id ?? "") } }, el("span", { class: "chip-label", text: "Active scenario" }), el("strong"));
+    const scenario = el(
+      "button",
+      {
+        type: "button",
+        class: "scenario-chip",
+        on: { click: () => ctx.router.go("scenarios", store.get("scenario")?.id ?? "") },
+      },
+      el("span", { class: "chip-label", text: "Active scenario" }),
+      el("strong"),
+    );
 
     const bar = el("span", { class: "progress-bar" });
-    const progress = el("div", { class: "progress", role: "progressbar", "aria-label": "Progress of the run", "aria-valuemin": "0", "aria-valuemax": "100" }, bar);
+    const progress = el(
+      "div",
+      {
+        class: "progress",
+        role: "progressbar",
+        "aria-label": "Progress of the run",
+        "aria-valuemin": "0",
+        "aria-valuemax": "100",
+      },
+      bar,
+    );
     const left = el("span");
     const right = el("span", { class: "number" });
     const course = el("div", { class: "course" }, el("div", { class: "course-text" }, left, right), progress);
 
     for (const [name, look] of Object.entries(LOOKS)) {
-      const node = button(look.label, { kind: look.kind, icon: look.icon, "aria-keyshortcuts": look.key, title: `${look.label} (${look.key.toUpperCase()})`, data: { control: name }, on: { click: () => this.press(name) } });
+      const node = button(
+        look.label,
+        {
+          kind: look.kind,
+          icon: look.icon,
+          "aria-keyshortcuts": look.key,
+          title: `${look.label} (${look.key.toUpperCase()})`,
+          data: { control: name },
+          on: { click: () => this.press(name) },
+        },
+      );
       this.#buttons.set(name, node);
     }
-    const options = button("Start with options", { kind: "primary icon-only", icon: "options", title: "Start with options (O)", "aria-keyshortcuts": "o", "aria-haspopup": "dialog", data: { control: "options" }, on: { click: () => this.options() } });
+    const options = button(
+      "Start with options",
+      {
+        kind: "primary icon-only",
+        icon: "options",
+        title: "Start with options (O)",
+        "aria-keyshortcuts": "o",
+        "aria-haspopup": "dialog",
+        data: { control: "options" },
+        on: { click: () => this.options() },
+      },
+    );
     const group = el("div", { class: "controls", role: "group", "aria-label": "Run" });
     replace(topbar, brand, el("div", { class: "topbar-state" }, pill, scenario), course, group);
 
@@ -69,7 +129,15 @@ export class Controls {
       const share = run?.progress ?? (run?.ticks_total ? (run.ticks_completed ?? 0) / run.ticks_total : null);
       bar.style.width = `${((share ?? 0) * 100).toFixed(2)}%`;
       progress.dataset.kind = kind;
-      set(progress, { "aria-valuenow": ((share ?? 0) * 100).toFixed(1), "aria-valuetext": run ? `${percent(share)}, tick ${count(run.ticks_completed)} of ${count(run.ticks_total)}` : "no run" });
+      set(
+        progress,
+        {
+          "aria-valuenow": ((share ?? 0) * 100).toFixed(1),
+          "aria-valuetext": run
+            ? `${percent(share)}, tick ${count(run.ticks_completed)} of ${count(run.ticks_total)}`
+            : "no run",
+        },
+      );
       setText(left, run ? (last ? `Last run ${last} · ${run.scenario_id}` : run.scenario_id) : "No run");
       this.#tail(right, run, share);
 
@@ -90,7 +158,8 @@ export class Controls {
       }
       // The focus stays with the controls when the one that had it goes or is switched off.
       if (had && (!group.contains(focused) || focused.disabled) && !busy) nodes.find((node) => !node.disabled)?.focus();
-      document.title = run && run.state === "running" ? `${percent(share)} ${text} · Trinity Gate` : kind === "fault" ? "Fault · Trinity Gate" : "Trinity Gate";
+      const heading = run?.state === "running" ? `${percent(share)} ${text} · ` : kind === "fault" ? "Fault · " : "";
+      document.title = `${heading}Trinity Gate`;
     });
     store.watch(["live"], () => this.#tail(right, store.get("run"), null));
   }
@@ -134,6 +203,9 @@ export class Controls {
     share ??= run.progress;
     const live = this.#surface.store.get("live");
     const speed = run.state === "running" && !run.paused && live ? ` · ${rate(live.ticks_per_s)} ticks/s` : "";
-    setText(node, `${count(run.ticks_completed)} / ${count(run.ticks_total)} · ${share === null ? NONE : percent(share)}${speed}`);
+    setText(
+      node,
+      `${count(run.ticks_completed)} / ${count(run.ticks_total)} · ${share === null ? NONE : percent(share)}${speed}`,
+    );
   }
 }

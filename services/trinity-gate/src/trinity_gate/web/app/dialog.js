@@ -7,7 +7,7 @@
 
 import { button, el, uniqueId } from "./dom.js";
 
-const FOCUSABLE = "button:not([disabled]), input:not([disabled]), select:not([disabled]), textarea:not([disabled]), a[href], [tabindex='0']";
+const FOCUSABLE = ":is(button, input, select, textarea):not([disabled]), a[href], [tabindex='0']";
 
 function trap(dialog) {
   dialog.addEventListener("keydown", (event) => {
@@ -37,7 +37,10 @@ function trap(dialog) {
 export function openDialog({ title, body = [], actions, onSubmit = () => true, focus = null, kind = "" }) {
   const titleId = uniqueId("dialog-title");
   const bodyId = uniqueId("dialog-body");
-  const buttons = new Map(actions.map((action) => [action.name, button(action.label, { kind: action.kind ?? "", icon: action.icon, value: action.name })]));
+  const buttons = new Map(actions.map((action) => [
+    action.name,
+    button(action.label, { kind: action.kind ?? "", icon: action.icon, value: action.name }),
+  ]));
   const form = el(
     "form",
     { method: "dialog", class: "dialog-form", novalidate: true },
@@ -45,7 +48,11 @@ export function openDialog({ title, body = [], actions, onSubmit = () => true, f
     el("div", { id: bodyId, class: "dialog-body" }, ...body),
     el("div", { class: "dialog-actions" }, ...buttons.values()),
   );
-  const dialog = el("dialog", { class: `dialog ${kind}`.trim(), "aria-labelledby": titleId, "aria-describedby": bodyId }, form);
+  const dialog = el(
+    "dialog",
+    { class: `dialog ${kind}`.trim(), "aria-labelledby": titleId, "aria-describedby": bodyId },
+    form,
+  );
   trap(dialog);
   document.body.append(dialog);
 

@@ -48,7 +48,12 @@ function append(node, children) {
 export function icon(name, extra = "") {
   const line = svg("path", { class: "icon-line" });
   const solid = svg("path", { class: "icon-solid" });
-  const node = svg("svg", { class: `icon ${extra}`.trim(), viewBox: "0 0 24 24", "aria-hidden": "true", focusable: "false" }, line, solid);
+  const node = svg(
+    "svg",
+    { class: `icon ${extra}`.trim(), viewBox: "0 0 24 24", "aria-hidden": "true", focusable: "false" },
+    line,
+    solid,
+  );
   setIcon(node, name);
   return node;
 }
@@ -82,5 +87,10 @@ export function uniqueId(prefix) {
 
 /** A button with an optional picture: `button("Save", {icon: "save", kind: "primary", on: {click}})`. */
 export function button(label, { icon: picture, kind = "", ...props } = {}) {
-  return el("button", { type: "button", class: `button ${kind}`.trim(), ...props }, picture && icon(picture), el("span", { class: "label", text: label }));
+  return el(
+    "button",
+    { type: "button", class: `button ${kind}`.trim(), ...props },
+    picture && icon(picture),
+    el("span", { class: "label", text: label }),
+  );
 }

@@ -76,7 +76,8 @@ export function numberOf(text) {
  */
 export function failAt(names, error) {
   const name = error.field ?? "";
-  const found = names[name] ?? Object.entries(names).find(([known]) => name.endsWith(`.${known}`) || name.startsWith(`${known}.`))?.[1];
+  const within = ([known]) => name.endsWith(`.${known}`) || name.startsWith(`${known}.`);
+  const found = names[name] ?? Object.entries(names).find(within)?.[1];
   if (!found) return false;
   found.fail(error.message.replace(`${name}: `, ""));
   found.input.focus();

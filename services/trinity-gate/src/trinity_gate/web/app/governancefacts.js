@@ -7,11 +7,20 @@ export const KNOBS = ["max_actions_per_window", "max_proposals_per_window", "max
 
 export function governanceFacts({ mode, codex_action_mode: codex, budget_knobs: knobs, policy_set_hash: hash }) {
   const names = [...new Set([...KNOBS, ...Object.keys(knobs)])];
-  const facts = [["Mode", mode], ["Codex action mode", codex], ...names.map((name) => [words(name), name in knobs ? count(knobs[name]) : "no limit"])];
+  const facts = [
+    ["Mode", mode],
+    ["Codex action mode", codex],
+    ...names.map((name) => [words(name), name in knobs ? count(knobs[name]) : "no limit"])
+  ];
   return el(
     "dl",
     { class: "facts" },
     ...facts.map(([label, value]) => el("div", {}, el("dt", { text: label }), el("dd", { text: value }))),
-    el("div", { class: "wide" }, el("dt", { text: "Policy set hash" }), el("dd", {}, el("code", { class: "hash", text: hash }))),
+    el(
+      "div",
+      { class: "wide" },
+      el("dt", { text: "Policy set hash" }),
+      el("dd", {}, el("code", { class: "hash", text: hash })),
+    ),
   );
 }

@@ -24,7 +24,10 @@ export function layout(count, edges, { aspect = 1.6 } = {}) {
 function hasRing(count, edges) {
   const pair = (a, b) => `${Math.min(a, b)} ${Math.max(a, b)}`;
   const known = new Set(edges.map(([a, b]) => pair(a, b)));
-  return count > 2 && Array.from({ length: count }, (_, node) => pair(node, (node + 1) % count)).every((edge) => known.has(edge));
+  return count > 2 && Array.from(
+    { length: count },
+    (_, node) => pair(node, (node + 1) % count),
+  ).every((edge) => known.has(edge));
 }
 
 function settle(places, edges) {

@@ -65,7 +65,9 @@ export class RunLog {
   /** Whether entries are missing that were never heard: they are numbered. */
   get #gaps() {
     const [first, last] = [this.entries[0], this.entries.at(-1)];
-    return first !== undefined && (last.index - first.index + 1 !== this.entries.length || (first.index > 0 && this.entries.length < KEPT));
+    return first !== undefined && (
+      last.index - first.index + 1 !== this.entries.length || (first.index > 0 && this.entries.length < KEPT)
+    );
   }
 
   #take(entries) {

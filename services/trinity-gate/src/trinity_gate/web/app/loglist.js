@@ -75,7 +75,11 @@ export class LogList {
         tabindex: "0",
         "aria-label": "Log entries",
         "aria-readonly": "true",
-        on: { scroll: () => this.#scrolled(), keydown: (event) => this.#key(event), click: (event) => this.#click(event) },
+        on: {
+          scroll: () => this.#scrolled(),
+          keydown: (event) => this.#key(event),
+          click: (event) => this.#click(event),
+        },
       },
       this.#spacer,
     );
@@ -123,7 +127,9 @@ export class LogList {
     next.text = plain(next.text.trim());
     this.#filter = next;
     this.#matches = [];
-    for (const [index, entry] of this.#entries.entries()) if (passes(entry, next)) this.#matches.push(index + this.#dropped);
+    for (const [index, entry] of this.#entries.entries()) {
+      if (passes(entry, next)) this.#matches.push(index + this.#dropped);
+    }
     if (this.#selected >= 0 && this.#indexOf(this.#selected) < 0) this.#select(-1);
     this.#schedule();
   }
@@ -177,7 +183,10 @@ export class LogList {
         }
       }
       // After filtering, the place may lie beyond the end until the browser has moved it.
-      const top = Math.min(Math.floor(this.#viewport.scrollTop / LINE), Math.max(0, this.#matches.length - Math.floor(height / LINE)));
+      const top = Math.min(
+        Math.floor(this.#viewport.scrollTop / LINE),
+        Math.max(0, this.#matches.length - Math.floor(height / LINE)),
+      );
       this.#first = Math.max(0, top - SPARE);
       this.#last = Math.min(this.#matches.length, top + Math.ceil(height / LINE) + SPARE);
       this.#rows.style.transform = `translateY(${this.#first * LINE}px)`;
@@ -193,7 +202,14 @@ export class LogList {
     if (!line) {
       const cell = (name) => el("span", { class: `log-${name}`, role: "gridcell" });
       line = { time: cell("time"), level: cell("level"), event: cell("event"), message: cell("message"), row: null };
-      line.row = el("div", { class: "log-line", role: "row", id: uniqueId("log-line") }, line.time, line.level, line.event, line.message);
+      line.row = el(
+        "div",
+        { class: "log-line", role: "row", id: uniqueId("log-line") },
+        line.time,
+        line.level,
+        line.event,
+        line.message,
+      );
       this.#pool.push(line);
       this.#rows.append(line.row);
     }
@@ -252,7 +268,14 @@ export class LogList {
     const last = this.#matches.length - 1;
     const now = this.#selected < 0 ? -1 : this.#indexOf(this.#selected);
     const from = now < 0 ? (this.#follow ? last + 1 : Math.floor(this.#viewport.scrollTop / LINE) - 1) : now;
-    const next = { ArrowDown: from + 1, ArrowUp: from - 1, PageDown: from + page, PageUp: from - page, Home: 0, End: last }[event.key];
+    const next = {
+      ArrowDown: from + 1,
+      ArrowUp: from - 1,
+      PageDown: from + page,
+      PageUp: from - page,
+      Home: 0,
+      End: last,
+    }[event.key];
     if (next === undefined || last < 0) return;
     event.preventDefault();
     const index = Math.min(last, Math.max(0, next));
@@ -260,6 +283,8 @@ export class LogList {
     this.#select(this.#matches[index]);
     const top = this.#viewport.scrollTop;
     if (index * LINE < top) this.#viewport.scrollTop = index * LINE;
-    else if ((index + 1) * LINE > top + this.#viewport.clientHeight) this.#viewport.scrollTop = (index + 1) * LINE - this.#viewport.clientHeight;
+    else if (
+      (index + 1) * LINE > top + this.#viewport.clientHeight
+    ) this.#viewport.scrollTop = (index + 1) * LINE - this.#viewport.clientHeight;
   }
 }

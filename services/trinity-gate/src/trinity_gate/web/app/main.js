@@ -44,7 +44,11 @@ ctx.router = router;
 const controls = new Controls(part("topbar"), ctx);
 drawRail(part("rail"), { surface, shortcuts, api });
 
-for (const [position, { name, label }] of views.entries()) shortcuts.add(String(position + 1), label, () => router.go(name));
+for (const [position, { name, label }] of views.entries()) shortcuts.add(
+  String(position + 1),
+  label,
+  () => router.go(name),
+);
 shortcuts.add("s", "Start the active scenario", () => controls.press("start"));
 shortcuts.add("o", "Start with options", () => controls.options());
 shortcuts.add("p", "Pause, resume", () => controls.press(surface.can("resume") ? "resume" : "pause"));
@@ -79,7 +83,11 @@ function announceState() {
       said = now;
     }
     const link = surface.store.get("connection");
-    if (link !== connection) own.record(link === "reconnecting" ? "WARN" : "DEBUG", `The connection is ${link}`, "connection");
+    if (link !== connection) own.record(
+      link === "reconnecting" ? "WARN" : "DEBUG",
+      `The connection is ${link}`,
+      "connection",
+    );
     connection = link;
   });
 }

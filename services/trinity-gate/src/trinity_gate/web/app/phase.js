@@ -23,7 +23,10 @@ export function phaseOf(run) {
 
 /** The controls to show now: `[{name, enabled}]`. */
 export function controlsOf(run, { allowed, busy, connected }) {
-  return Object.entries(CONTROLS[phaseOf(run)]).map(([name, usable]) => ({ name, enabled: usable && allowed && !busy && connected }));
+  return Object.entries(CONTROLS[phaseOf(run)]).map(([name, usable]) => ({
+    name,
+    enabled: usable && allowed && !busy && connected,
+  }));
 }
 
 const WORDS = { queued: "Queued", running: "Running", paused: "Paused", stopping: "Stopping", finishing: "Finishing" };

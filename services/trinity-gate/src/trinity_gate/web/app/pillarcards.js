@@ -26,7 +26,11 @@ export class PillarCards {
       const secondary = el("p", { class: "pillar-secondary" });
       const mode = el("span", { class: "tag", hidden: true });
       const bar = el("span", { class: "meter-bar" });
-      const meter = el("div", { class: "meter", role: "meter", "aria-valuemin": "0", "aria-valuemax": "100", hidden: true }, bar);
+      const meter = el(
+        "div",
+        { class: "meter", role: "meter", "aria-valuemin": "0", "aria-valuemax": "100", hidden: true },
+        bar,
+      );
       const element = el(
         "article",
         { class: "card pillar", data: { pillar: id, status: "unknown" } },
@@ -38,7 +42,11 @@ export class PillarCards {
       );
       this.#cards.set(id, { element, name, status, headline, secondary, mode, meter, bar });
     }
-    this.element = el("div", { class: `pillars ${detailed ? "detailed" : ""}`.trim() }, ...[...this.#cards.values()].map(({ element }) => element));
+    this.element = el(
+      "div",
+      { class: `pillars ${detailed ? "detailed" : ""}`.trim() },
+      ...[...this.#cards.values()].map(({ element }) => element)
+    );
   }
 
   /** Show `PillarStatus[]`. */
@@ -57,7 +65,10 @@ export class PillarCards {
       card.meter.hidden = !known;
       if (known) {
         card.bar.style.width = `${pillar.load * 100}%`;
-        set(card.meter, { "aria-valuenow": (pillar.load * 100).toFixed(0), "aria-label": `${pillar.name}: ${percent(pillar.load)}` });
+        set(
+          card.meter,
+          { "aria-valuenow": (pillar.load * 100).toFixed(0), "aria-label": `${pillar.name}: ${percent(pillar.load)}` },
+        );
       }
     }
   }

@@ -5,7 +5,11 @@ import { openDialog } from "./dialog.js";
 import { field } from "./fields.js";
 import { preferences } from "./remembered.js";
 
-const THEMES = { auto: ["light", "Theme: as the system"], light: ["dark", "Theme: light"], dark: ["auto", "Theme: dark"] };
+const THEMES = {
+  auto: ["light", "Theme: as the system"],
+  light: ["dark", "Theme: light"],
+  dark: ["auto", "Theme: dark"],
+};
 const PICTURES = { auto: "auto", light: "sun", dark: "moon" };
 
 export function theme() {
@@ -24,7 +28,11 @@ export function nextTheme() {
 
 /** Ask for the bearer token; null when the operator would rather not. */
 export async function askForToken(wrong) {
-  const token = field("Token", el("input", { type: "password", autocomplete: "off", spellcheck: "false" }), { hint: "kept in this browser tab only, until it is closed", wide: true });
+  const token = field(
+    "Token",
+    el("input", { type: "password", autocomplete: "off", spellcheck: "false" }),
+    { hint: "kept in this browser tab only, until it is closed", wide: true },
+  );
   if (wrong) token.fail("The service does not know this token.");
   const answer = await openDialog({
     title: "This service asks for a token",
@@ -52,10 +60,31 @@ export function drawRail(rail, { surface, shortcuts, api }) {
   const connection = el("div", { class: "connection", role: "status", "aria-live": "polite" }, dot, word);
   const now = button("Try now", { kind: "quiet small", on: { click: () => surface.retry() } });
   const who = el("span", { class: "who" });
-  const key = button("Another token", { kind: "bare icon-only", icon: "key", title: "Use another token", on: { click: () => changeToken(api, surface) } });
-  const themeButton = button("Theme", { kind: "bare icon-only", icon: PICTURES[theme()], "aria-keyshortcuts": "t", on: { click: nextTheme } });
-  const help = button("Keyboard", { kind: "bare icon-only", icon: "keyboard", title: "Keyboard (?)", "aria-keyshortcuts": "?", on: { click: () => shortcuts.help() } });
-  rail.append(el("div", { class: "rail-foot" }, el("div", { class: "connection-line" }, connection, now), who, el("div", { class: "rail-buttons" }, key, themeButton, help)));
+  const key = button(
+    "Another token",
+    { kind: "bare icon-only", icon: "key", title: "Use another token", on: { click: () => changeToken(api, surface) } },
+  );
+  const themeButton = button(
+    "Theme",
+    { kind: "bare icon-only", icon: PICTURES[theme()], "aria-keyshortcuts": "t", on: { click: nextTheme } },
+  );
+  const help = button(
+    "Keyboard",
+    {
+      kind: "bare icon-only",
+      icon: "keyboard",
+      title: "Keyboard (?)",
+      "aria-keyshortcuts": "?",
+      on: { click: () => shortcuts.help() },
+    },
+  );
+  rail.append(el(
+    "div",
+    { class: "rail-foot" },
+    el("div", { class: "connection-line" }, connection, now),
+    who,
+    el("div", { class: "rail-buttons" }, key, themeButton, help),
+  ));
 
   const drawTheme = () => {
     setIcon(themeButton.querySelector("svg"), PICTURES[theme()]);
@@ -70,7 +99,10 @@ export function drawRail(rail, { surface, shortcuts, api }) {
     const state = store.get("connection");
     connection.dataset.state = state;
     document.documentElement.dataset.connection = state;
-    setText(word, { live: "Live", connecting: "Connecting…", reconnecting: "Reconnecting…", refused: "A token is needed" }[state]);
+    setText(
+      word,
+      { live: "Live", connecting: "Connecting…", reconnecting: "Reconnecting…", refused: "A token is needed" }[state],
+    );
     now.hidden = state !== "reconnecting";
   });
   store.watch(["who", "connection"], () => {

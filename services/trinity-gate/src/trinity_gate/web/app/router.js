@@ -40,7 +40,17 @@ export class Router {
         el("kbd", { class: "tab-key", text: String(position + 1), "aria-hidden": "true" }),
         el("span", { class: "tab-mark", hidden: true }),
       );
-      const panel = el("section", { role: "tabpanel", id: `panel-${name}`, class: `panel panel-${name}`, "aria-labelledby": `tab-${name}`, hidden: true }, view.element);
+      const panel = el(
+        "section",
+        {
+          role: "tabpanel",
+          id: `panel-${name}`,
+          class: `panel panel-${name}`,
+          "aria-labelledby": `tab-${name}`,
+          hidden: true,
+        },
+        view.element,
+      );
       this.#views.set(name, view);
       this.#tabs.set(name, tab);
       this.#panels.set(name, panel);

@@ -26,7 +26,8 @@ export class Shortcuts {
   }
 
   #key(event) {
-    if (!this.enabled || event.defaultPrevented || event.ctrlKey || event.altKey || event.metaKey || event.repeat) return;
+    if (!this.enabled || event.defaultPrevented || event.repeat) return;
+    if (event.ctrlKey || event.altKey || event.metaKey) return;
     const target = event.target;
     if (target instanceof Element && target.closest("input, textarea, select, dialog, [contenteditable]")) return;
     const entry = this.#entries.find(({ key }) => key === event.key);
@@ -37,16 +38,38 @@ export class Shortcuts {
 
   /** The list of them, and the switch. */
   async help() {
-    const on = el("input", { type: "checkbox", checked: this.enabled, on: { change: (event) => preferences.set("shortcuts", event.target.checked ? "on" : "off") } });
+    const on = el(
+      "input",
+      {
+        type: "checkbox",
+        checked: this.enabled,
+        on: { change: (event) => preferences.set("shortcuts", event.target.checked ? "on" : "off") },
+      },
+    );
     await openDialog({
       title: "Keyboard",
       body: [
         el(
           "dl",
           { class: "keys" },
-          ...this.#entries.map(({ key, description }) => el("div", {}, el("dt", {}, el("kbd", { text: key })), el("dd", { text: description }))),
-          el("div", {}, el("dt", {}, el("kbd", { text: "↑" }), el("kbd", { text: "↓" })), el("dd", { text: "Move between tabs, and between lines of a list" })),
-          el("div", {}, el("dt", {}, el("kbd", { text: "Esc" })), el("dd", { text: "Close a dialog without doing anything" })),
+          ...this.#entries.map(({ key, description }) => el(
+            "div",
+            {},
+            el("dt", {}, el("kbd", { text: key })),
+            el("dd", { text: description }),
+          )),
+          el(
+            "div",
+            {},
+            el("dt", {}, el("kbd", { text: "↑" }), el("kbd", { text: "↓" })),
+            el("dd", { text: "Move between tabs, and between lines of a list" }),
+          ),
+          el(
+            "div",
+            {},
+            el("dt", {}, el("kbd", { text: "Esc" })),
+            el("dd", { text: "Close a dialog without doing anything" }),
+          ),
         ),
         el("label", { class: "check" }, on, "Single-key shortcuts"),
       ],

@@ -19,10 +19,20 @@ export async function startWithOptions({ surface, api, toasts }) {
   } catch (error) {
     toasts.error("The presets could not be read", error);
   }
-  const scenario = field("Scenario", select(store.get("scenarios").map(({ id, name }) => [id, name === id ? id : `${name} (${id})`])), { wide: true });
+  const scenario = field(
+    "Scenario",
+    select(store.get("scenarios").map(({ id, name }) => [id, name === id ? id : `${name} (${id})`])),
+    { wide: true },
+  );
   scenario.input.value = store.get("scenario")?.id ?? store.get("scenarios")[0]?.id ?? "";
-  const ticks = field("Ticks", el("input", { type: "text", inputmode: "numeric", autocomplete: "off", placeholder: "As the scenario says" }));
-  const preset = field("Governance", select([["", "As the scenario says"], ...presets.map(({ id, name }) => [id, name])]));
+  const ticks = field(
+    "Ticks",
+    el("input", { type: "text", inputmode: "numeric", autocomplete: "off", placeholder: "As the scenario says" }),
+  );
+  const preset = field(
+    "Governance",
+    select([["", "As the scenario says"], ...presets.map(({ id, name }) => [id, name])]),
+  );
   const metrics = field("Metrics", select(AS_IS));
   const logging = field("Logging", select(AS_IS));
   const paused = toggle("Start paused", { hint: "waits before the first tick" });
@@ -30,7 +40,14 @@ export async function startWithOptions({ surface, api, toasts }) {
 
   await openDialog({
     title: "Start a run",
-    body: [el("div", { class: "form-grid" }, ...[scenario, ticks, preset, metrics, logging, paused].map(({ element }) => element)), failure],
+    body: [
+      el(
+        "div",
+        { class: "form-grid" },
+        ...[scenario, ticks, preset, metrics, logging, paused].map(({ element }) => element)
+      ),
+      failure,
+    ],
     actions: [
       { name: "cancel", label: "Cancel" },
       { name: "start", label: "Start", icon: "play", kind: "primary", submit: true },
@@ -50,7 +67,14 @@ export async function startWithOptions({ surface, api, toasts }) {
         if (await surface.command("start", request)) return true;
         failure.textContent = "A run can't be started right now.";
       } catch (error) {
-        const names = { scenario_id: scenario, ticks_total: ticks, governance_preset: preset, metrics_enabled: metrics, logging_enabled: logging, paused };
+        const names = {
+          scenario_id: scenario,
+          ticks_total: ticks,
+          governance_preset: preset,
+          metrics_enabled: metrics,
+          logging_enabled: logging,
+          paused,
+        };
         if (!failAt(names, error)) failure.textContent = `${error.message} (${error.code})`;
       }
       return false;

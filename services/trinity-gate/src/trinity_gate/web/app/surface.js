@@ -237,7 +237,10 @@ export class Surface {
     try {
       if (id !== null) topology = (await this.#api.scenario(id)).advanced?.topology ?? null;
     } catch (error) {
-      if (error.status !== 404 && error.code !== "unreachable") this.#toasts.error(`The topology of ${id} could not be read`, error);
+      if (error.status !== 404 && error.code !== "unreachable") this.#toasts.error(
+        `The topology of ${id} could not be read`,
+        error,
+      );
     }
     if (this.#topologyOf === id) this.store.set({ topology });
   }

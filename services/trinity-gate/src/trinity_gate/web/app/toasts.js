@@ -58,7 +58,13 @@ export class Toasts {
       "div",
       { class: `toast ${kind}`, data: { text } },
       icon({ info: "info", success: "check", error: "error" }[kind]),
-      el("p", { class: "toast-text" }, el("span", { text }), code && el("code", { class: "toast-code", text: code }), el("span", { class: "toast-times" })),
+      el(
+        "p",
+        { class: "toast-text" },
+        el("span", { text }),
+        code && el("code", { class: "toast-code", text: code }),
+        el("span", { class: "toast-times" }),
+      ),
     );
     const dismiss = button("Dismiss", { kind: "bare icon-only", icon: "close", on: { click: () => toast.remove() } });
     toast.append(dismiss);

@@ -17,7 +17,9 @@ const HEIGHT = 310;
 /** The least distance between two places. */
 function closest(places) {
   let least = Infinity;
-  for (const [index, { x, y }] of places.entries()) for (const other of places.slice(index + 1)) least = Math.min(least, Math.hypot(x - other.x, y - other.y));
+  for (const [index, { x, y }] of places.entries()) {
+    for (const other of places.slice(index + 1)) least = Math.min(least, Math.hypot(x - other.x, y - other.y));
+  }
   return least;
 }
 
@@ -67,7 +69,11 @@ export class Topology {
     const margin = nodes.length <= 40 ? 38 : 16;
     const width = WIDTH - 2 * margin;
     const height = HEIGHT - 2 * margin;
-    const places = layout(nodes.length, pairs, { aspect: width / height }).map(({ x, y }) => ({ x: margin + x * width, y: margin + y * height }));
+    const places = layout(
+      nodes.length,
+      pairs,
+      { aspect: width / height },
+    ).map(({ x, y }) => ({ x: margin + x * width, y: margin + y * height }));
     const radius = Math.max(2.5, Math.min(24, closest(places) * 0.38));
     const lines = pairs.map(([a, b]) =>
       a === b
@@ -79,9 +85,19 @@ export class Topology {
       const dot = svg("circle", { class: "topology-node", cx: x, cy: y, r: radius });
       const back = svg("circle", { class: "topology-back", cx: x, cy: y, r: radius });
       const value = radius >= 9 ? svg("text", { class: "topology-value", x, y, dy: "0.35em" }) : null;
-      const name = nodes.length <= 40 ? svg("text", { class: "topology-label", x, y: y + radius + 12, text: label || `n${node_id}` }) : null;
+      const name = nodes.length <= 40 ? svg(
+        "text",
+        { class: "topology-label", x, y: y + radius + 12, text: label || `n${node_id}` },
+      ) : null;
       const title = svg("title", {});
-      return { group: svg("g", {}, back, dot, value, name, title), dot, value, title, name: label || `n${node_id}`, radius };
+      return {
+        group: svg("g", {}, back, dot, value, name, title),
+        dot,
+        value,
+        title,
+        name: label || `n${node_id}`,
+        radius,
+      };
     });
     const titleId = uniqueId("topology");
     this.#title = svg("title", { id: titleId, text: `Topology ${gid}` });
@@ -111,8 +127,8 @@ export class Topology {
       }
       setText(title, `${name}: ${count(values[position])}`);
     }
-    const listed = this.#nodes.length <= 40 ? `: ${this.#nodes.map(({ name }, position) => `${name} ${values[position]}`).join(", ")}` : "";
-    setText(this.#title, `Topology ${this.#shown.gid}${listed}`);
+    const listed = this.#nodes.map(({ name }, position) => `${name} ${values[position]}`).join(", ");
+    setText(this.#title, `Topology ${this.#shown.gid}${this.#nodes.length <= 40 ? `: ${listed}` : ""}`);
   }
 
   #summarise() {
@@ -128,9 +144,27 @@ export class Topology {
       el(
         "div",
         { class: "topology-summary" },
-        svg("svg", { viewBox: "0 0 484 120", role: "img", "aria-label": "How the node values are distributed", class: "topology-bars" }, ...bars),
+        svg(
+          "svg",
+          {
+            viewBox: "0 0 484 120",
+            role: "img",
+            "aria-label": "How the node values are distributed",
+            class: "topology-bars",
+          },
+          ...bars
+        ),
         el("div", { class: "topology-range" }, low, high),
-        el("dl", { class: "facts" }, ...Object.entries({ smallest: "Smallest", middle: "Median", largest: "Largest", sum: "Sum" }).map(([name, label]) => el("div", {}, el("dt", { text: label }), cells[name]))),
+        el(
+          "dl",
+          { class: "facts" },
+          ...Object.entries({
+            smallest: "Smallest",
+            middle: "Median",
+            largest: "Largest",
+            sum: "Sum",
+          }).map(([name, label]) => el("div", {}, el("dt", { text: label }), cells[name]))
+        ),
         el("p", { class: "label", text: "Largest values" }),
         top,
       ),
@@ -143,7 +177,10 @@ export class Topology {
     const sorted = [...numbers].sort((a, b) => a - b);
     const [least, most] = [sorted[0], sorted.at(-1)];
     const bins = new Array(bars.length).fill(0);
-    for (const number of numbers) bins[Math.min(bins.length - 1, Math.floor(((number - least) / (most - least || 1)) * bins.length))] += 1;
+    for (const number of numbers) {
+      const share = (number - least) / (most - least || 1);
+      bins[Math.min(bins.length - 1, Math.floor(share * bins.length))] += 1;
+    }
     const highest = Math.max(...bins);
     for (const [position, bar] of bars.entries()) {
       const height = bins[position] ? Math.max(2, (116 * bins[position]) / highest) : 0;
@@ -155,8 +192,19 @@ export class Topology {
     setText(cells.middle, count(sorted[sorted.length >> 1]));
     setText(cells.largest, count(most));
     setText(cells.sum, count(numbers.reduce((sum, number) => sum + number, 0)));
-    const largest = numbers.map((number, position) => ({ number, node: this.#shown.nodes[position] })).sort((a, b) => b.number - a.number);
+    const largest = numbers.map((number, position) => ({
+      number,
+      node: this.#shown.nodes[position],
+    })).sort((a, b) => b.number - a.number);
     const rows = largest.slice(0, 5).filter(({ node }) => node);
-    replace(top, ...rows.map(({ number, node }) => el("li", {}, el("span", { text: node.label || `n${node.node_id}` }), el("span", { class: "number", text: count(number) }))));
+    replace(
+      top,
+      ...rows.map(({ number, node }) => el(
+        "li",
+        {},
+        el("span", { text: node.label || `n${node.node_id}` }),
+        el("span", { class: "number", text: count(number) }),
+      ))
+    );
   }
 }

@@ -16,13 +16,24 @@ function tile(label) {
 export class Dashboard {
   #surface;
   #clock = null;
-  #tiles = { tick: tile("Tick"), speed: tile("Speed"), flux: tile("Σ |flux|"), elapsed: tile("Elapsed"), rest: tile("Remaining") };
+  #tiles = {
+    tick: tile("Tick"),
+    speed: tile("Speed"),
+    flux: tile("Σ |flux|"),
+    elapsed: tile("Elapsed"),
+    rest: tile("Remaining"),
+  };
 
   constructor(ctx) {
     const { surface } = ctx;
     this.#surface = surface;
     const { store } = surface;
-    const flux = new Chart({ title: "Σ |flux| per tick", show: short, showX: (tick) => `${short(Math.round(tick))}`, colour: "--accent" });
+    const flux = new Chart({
+      title: "Σ |flux| per tick",
+      show: short,
+      showX: (tick) => `${short(Math.round(tick))}`,
+      colour: "--accent",
+    });
     const speed = new Chart({ title: "Ticks per second", show: rate, showX: duration, colour: "--second" });
     const topology = new Topology();
     const cards = new PillarCards();
@@ -34,7 +45,12 @@ export class Dashboard {
       el("h1", { class: "sr", text: "Dashboard" }),
       message,
       el("dl", { class: "tiles" }, ...Object.values(this.#tiles).map(({ element }) => element)),
-      el("div", { class: "dashboard-middle" }, el("section", { class: "card charts", "aria-label": "Course of the run" }, flux.element, speed.element), el("section", { class: "card", "aria-label": "Topology" }, topology.element)),
+      el(
+        "div",
+        { class: "dashboard-middle" },
+        el("section", { class: "card charts", "aria-label": "Course of the run" }, flux.element, speed.element),
+        el("section", { class: "card", "aria-label": "Topology" }, topology.element),
+      ),
       el("section", { "aria-label": "Pillars" }, cards.element),
     );
 
@@ -76,9 +92,19 @@ export class Dashboard {
     const seconds = between(run?.started_at, end);
     setText(elapsed.value, duration(Math.max(0, seconds)));
     setText(elapsed.note, run?.started_at ? `since ${timeOfDay(run.started_at).slice(0, 8)}` : "");
-    const left = phase === "running" && live?.ticks_per_s > 0 ? (run.ticks_total - run.ticks_completed) / live.ticks_per_s : NaN;
+    const moving = phase === "running" && live?.ticks_per_s > 0;
+    const left = moving ? (run.ticks_total - run.ticks_completed) / live.ticks_per_s : NaN;
     setText(rest.value, duration(left));
-    setText(rest.note, { running: "at this speed", paused: "paused", queued: "not begun", finishing: "results are being stored", stopping: "stopping" }[phase] ?? "");
+    setText(
+      rest.note,
+      {
+        running: "at this speed",
+        paused: "paused",
+        queued: "not begun",
+        finishing: "results are being stored",
+        stopping: "stopping",
+      }[phase] ?? "",
+    );
   }
 
   #banner(run, ctx) {
@@ -86,11 +112,32 @@ export class Dashboard {
     const details = button("Details", { kind: "quiet", on: { click: () => ctx.router.go("history", run.run_id) } });
     const logs = button("Logs", { kind: "quiet", on: { click: () => ctx.router.go("logs", run.run_id) } });
     const box = (kind, picture, title, text, ...actions) =>
-      el("div", { class: "banner", data: { kind }, role: kind === "error" ? "alert" : "status" }, icon(picture), el("div", { class: "banner-text" }, el("strong", { text: title }), text && el("span", { text })), el("div", { class: "banner-actions" }, ...actions));
-    if (run.state === "fault") return [box("error", "error", `${run.run_id} faulted`, run.fault_reason ?? "No reason was given.", details, logs)];
+      el(
+        "div",
+        { class: "banner", data: { kind }, role: kind === "error" ? "alert" : "status" },
+        icon(picture),
+        el("div", { class: "banner-text" }, el("strong", { text: title }), text && el("span", { text })),
+        el("div", { class: "banner-actions" }, ...actions),
+      );
+    if (run.state === "fault") return [
+      box("error", "error", `${run.run_id} faulted`, run.fault_reason ?? "No reason was given.", details, logs),
+    ];
     if (run.state === "running") return run.note ? [box("warn", "warn", "Waiting", run.note)] : [];
-    const dismiss = this.#surface.may("operator") && button("Dismiss", { kind: "quiet", icon: "close", on: { click: () => this.#surface.dismiss() } });
+    const dismiss = this.#surface.may("operator") && button(
+      "Dismiss",
+      { kind: "quiet", icon: "close", on: { click: () => this.#surface.dismiss() } },
+    );
     const picture = { completed: "check", cancelled: "cancelled" }[run.state] ?? "info";
-    return [box(run.state, picture, `${run.run_id} ${run.state}`, run.stop_reason ?? `${run.scenario_id}, ${count(run.ticks_completed)} ticks`, details, logs, dismiss)];
+    return [
+      box(
+        run.state,
+        picture,
+        `${run.run_id} ${run.state}`,
+        run.stop_reason ?? `${run.scenario_id}, ${count(run.ticks_completed)} ticks`,
+        details,
+        logs,
+        dismiss,
+      ),
+    ];
   }
 }

@@ -45,36 +45,90 @@ export class Governance {
   constructor(ctx) {
     this.#ctx = ctx;
     const radios = MODES.map(([mode, label, text]) => {
-      const input = el("input", { type: "radio", name: "mode", value: mode, on: { change: () => this.#change({ mode }) } });
+      const input = el(
+        "input",
+        { type: "radio", name: "mode", value: mode, on: { change: () => this.#change({ mode }) } },
+      );
       this.#modes.set(mode, input);
-      return el("label", { class: "choice" }, input, el("span", { class: "choice-text" }, el("strong", { text: label }), el("span", { text })));
+      return el(
+        "label",
+        { class: "choice" },
+        input,
+        el("span", { class: "choice-text" }, el("strong", { text: label }), el("span", { text })),
+      );
     });
     const budgets = KNOBS.map((name) => {
-      const knob = field(words(name), el("input", { type: "text", inputmode: "numeric", autocomplete: "off" }), { hint: HINTS[name] });
+      const knob = field(
+        words(name),
+        el("input", { type: "text", inputmode: "numeric", autocomplete: "off" }),
+        { hint: HINTS[name] },
+      );
       const unlimited = el("input", { type: "checkbox", "aria-label": `${words(name)}: no limit` });
       knob.element.append(el("label", { class: "check" }, unlimited, "No limit"));
-      knob.input.addEventListener("input", () => this.#change({ [name]: numberOf(knob.input.value.replaceAll(/[\s,_]/g, "")) }));
-      unlimited.addEventListener("change", () => this.#change({ [name]: unlimited.checked ? null : (this.#base.budget_knobs[name] ?? 0) }, true));
+      knob.input.addEventListener(
+        "input",
+        () => this.#change({ [name]: numberOf(knob.input.value.replaceAll(/[\s,_]/g, "")) }),
+      );
+      unlimited.addEventListener(
+        "change",
+        () => this.#change({ [name]: unlimited.checked ? null : (this.#base.budget_knobs[name] ?? 0) }, true),
+      );
       this.#knobs[name] = { ...knob, unlimited };
       return knob.element;
     });
-    const copy = button("Copy the hash", { kind: "bare icon-only", icon: "copy", title: "Copy the hash", on: { click: () => this.#copy() } });
+    const copy = button(
+      "Copy the hash",
+      { kind: "bare icon-only", icon: "copy", title: "Copy the hash", on: { click: () => this.#copy() } },
+    );
     this.#fieldset.append(
-      el("section", {}, el("h3", { text: "Presets" }), el("p", { class: "hint", text: "A preset only fills in this form." }), this.#presetList),
-      el("section", {}, el("h3", { id: "mode-label", text: "Mode" }), el("div", { class: "choices", role: "radiogroup", "aria-labelledby": "mode-label" }, ...radios)),
+      el(
+        "section",
+        {},
+        el("h3", { text: "Presets" }),
+        el("p", { class: "hint", text: "A preset only fills in this form." }),
+        this.#presetList,
+      ),
+      el(
+        "section",
+        {},
+        el("h3", { id: "mode-label", text: "Mode" }),
+        el("div", { class: "choices", role: "radiogroup", "aria-labelledby": "mode-label" }, ...radios),
+      ),
       el("section", {}, el("h3", { text: "Budgets" }), el("div", { class: "form-grid three" }, ...budgets)),
     );
     this.#card = el(
       "section",
       { class: "card editor", "aria-label": "Base governance" },
-      el("header", { class: "card-head" }, el("h2", { class: "card-title", text: "Base of the service" }), el("span", { class: "spring" }), el("span", { class: "hash-line" }, el("span", { class: "chip-label", text: "Policy set" }), this.#hash, copy)),
-      el("form", { novalidate: true, on: { submit: (event) => (event.preventDefault(), this.#saveDraft()) } }, this.#fieldset, this.#failure),
+      el(
+        "header",
+        { class: "card-head" },
+        el("h2", { class: "card-title", text: "Base of the service" }),
+        el("span", { class: "spring" }),
+        el("span", { class: "hash-line" }, el("span", { class: "chip-label", text: "Policy set" }), this.#hash, copy),
+      ),
+      el(
+        "form",
+        { novalidate: true, on: { submit: (event) => (event.preventDefault(), this.#saveDraft()) } },
+        this.#fieldset,
+        this.#failure,
+      ),
       el("footer", { class: "editor-foot" }, this.#changes, el("span", { class: "spring" }), this.#discard, this.#save),
     );
     this.element = el(
       "div",
       { class: "governance-view" },
-      el("header", { class: "view-head" }, el("h1", { text: "Governance & budgets" }), el("p", { class: "view-note", text: "Reaches runs that are started after saving. A scenario's own governance goes over this base, a run's options over both." })),
+      el(
+        "header",
+        { class: "view-head" },
+        el("h1", { text: "Governance & budgets" }),
+        el(
+          "p",
+          {
+            class: "view-note",
+            text: "Reaches runs that are started after saving. A scenario's own governance goes over this base, a run's options over both.",
+          },
+        ),
+      ),
       this.#card,
     );
     this.#save.addEventListener("click", () => this.#saveDraft());
@@ -92,7 +146,11 @@ export class Governance {
   }
 
   guard() {
-    return askBeforeLeaving({ what: "The governance", save: () => this.#saveDraft(), discard: () => this.#take(this.#base) });
+    return askBeforeLeaving({
+      what: "The governance",
+      save: () => this.#saveDraft(),
+      discard: () => this.#take(this.#base),
+    });
   }
 
   async #refresh() {
@@ -103,7 +161,18 @@ export class Governance {
       this.#presets = presets;
       replace(
         this.#presetList,
-        presets.map((preset) => el("button", { type: "button", class: "preset", title: preset.description, data: { preset: preset.id }, on: { click: () => this.#usePreset(preset) } }, el("strong", { text: preset.name }), el("span", { text: preset.description }))),
+        presets.map((preset) => el(
+          "button",
+          {
+            type: "button",
+            class: "preset",
+            title: preset.description,
+            data: { preset: preset.id },
+            on: { click: () => this.#usePreset(preset) },
+          },
+          el("strong", { text: preset.name }),
+          el("span", { text: preset.description }),
+        )),
       );
       this.#take(base);
     } catch (error) {
@@ -113,7 +182,10 @@ export class Governance {
 
   #take(base) {
     this.#base = base;
-    this.#draft = { mode: base.mode, ...Object.fromEntries(KNOBS.map((name) => [name, base.budget_knobs[name] ?? null])) };
+    this.#draft = {
+      mode: base.mode,
+      ...Object.fromEntries(KNOBS.map((name) => [name, base.budget_knobs[name] ?? null]))
+    };
     for (const { fail } of Object.values(this.#knobs)) fail("");
     replace(this.#failure);
     this.#draw(true);
@@ -133,7 +205,9 @@ export class Governance {
     const patch = {};
     if (this.#draft.mode !== this.#base.mode) patch.mode = this.#draft.mode;
     const knobs = {};
-    for (const name of KNOBS) if (this.#draft[name] !== (this.#base.budget_knobs[name] ?? null)) knobs[name] = this.#draft[name];
+    for (const name of KNOBS) if (
+      this.#draft[name] !== (this.#base.budget_knobs[name] ?? null)
+    ) knobs[name] = this.#draft[name];
     if (Object.keys(knobs).length) patch.budget_knobs = knobs;
     return patch;
   }
@@ -152,15 +226,28 @@ export class Governance {
     }
     setText(this.#hash, `${this.#base.policy_set_hash.slice(0, 16)}…`);
     set(this.#hash, { title: this.#base.policy_set_hash });
-    const limit = (value) => (value === null ? "no limit" : typeof value === "number" ? count(value) : value === "" ? "(empty)" : value);
+    const limit = (value) => (
+      value === null ? "no limit" : typeof value === "number" ? count(value) : value === "" ? "(empty)" : value
+    );
     const lines = [];
     if ("mode" in patch) lines.push(["Mode", this.#base.mode, patch.mode]);
-    for (const [name, value] of Object.entries(patch.budget_knobs ?? {})) lines.push([words(name), limit(this.#base.budget_knobs[name] ?? null), limit(value)]);
+    for (const [name, value] of Object.entries(patch.budget_knobs ?? {})) lines.push([
+      words(name),
+      limit(this.#base.budget_knobs[name] ?? null),
+      limit(value),
+    ]);
     if (dirty) this.#saved = false;
     replace(
       this.#changes,
       this.#saved && "Saved: it reaches the runs that are started from now on",
-      lines.map(([name, before, after]) => el("span", { class: "change" }, `${name}: `, el("del", { text: before }), " → ", el("ins", { text: after }))),
+      lines.map(([name, before, after]) => el(
+        "span",
+        { class: "change" },
+        `${name}: `,
+        el("del", { text: before }),
+        " → ",
+        el("ins", { text: after }),
+      )),
     );
     this.#card.dataset.dirty = String(dirty);
     this.#fieldset.disabled = !may || this.#saving;
@@ -190,7 +277,10 @@ export class Governance {
     this.#draw();
     if (!refused) return true;
     if (!failAt(this.#knobs, refused)) {
-      const again = refused.status === 409 && button("Discard mine and read again", { kind: "danger-quiet", on: { click: () => (this.#take(this.#base), this.#refresh()) } });
+      const again = refused.status === 409 && button(
+        "Discard mine and read again",
+        { kind: "danger-quiet", on: { click: () => (this.#take(this.#base), this.#refresh()) } },
+      );
       replace(this.#failure, el("span", { text: `${refused.message} (${refused.code})` }), again);
     }
     this.#ctx.toasts.note("The governance was not saved", refused);

@@ -47,7 +47,25 @@ export class History {
   constructor(ctx) {
     this.#ctx = ctx;
     const heads = ["", "Started", "Scenario", "Result", "Ticks", "Duration", "Run"];
-    const table = el("table", { class: "history-table" }, el("caption", { class: "sr", text: "Past runs, newest first" }), el("thead", {}, el("tr", {}, ...heads.map((text) => el("th", { scope: "col", class: text === "Ticks" || text === "Duration" ? "number" : "" }, text || el("span", { class: "sr", text: "Compare" }))))), this.#body);
+    const table = el(
+      "table",
+      { class: "history-table" },
+      el("caption", { class: "sr", text: "Past runs, newest first" }),
+      el(
+        "thead",
+        {},
+        el(
+          "tr",
+          {},
+          ...heads.map((text) => el(
+            "th",
+            { scope: "col", class: text === "Ticks" || text === "Duration" ? "number" : "" },
+            text || el("span", { class: "sr", text: "Compare" }),
+          ))
+        ),
+      ),
+      this.#body,
+    );
     this.element = el(
       "div",
       { class: "split wide-side" },
@@ -97,7 +115,10 @@ export class History {
 
   #fillScenarios() {
     // Runs of scenarios that are gone can still be asked for.
-    const ids = new Set([...this.#ctx.surface.store.get("scenarios").map(({ id }) => id), ...this.#entries.map(({ scenario_id: id }) => id)]);
+    const ids = new Set([
+      ...this.#ctx.surface.store.get("scenarios").map(({ id }) => id),
+      ...this.#entries.map(({ scenario_id: id }) => id)
+    ]);
     refill(this.#scenario, [["", "All scenarios"], ...[...ids].sort().map((id) => [id, id])]);
   }
 
@@ -108,7 +129,12 @@ export class History {
     try {
       // Reading again keeps as much as was shown.
       const limit = cursor ? PAGE : Math.min(200, Math.max(PAGE, this.#entries.length));
-      const page = await this.#ctx.api.history({ limit, cursor, scenario: this.#scenario.value, result: this.#result.value });
+      const page = await this.#ctx.api.history({
+        limit,
+        cursor,
+        scenario: this.#scenario.value,
+        result: this.#result.value,
+      });
       if (turn !== this.#turn) return;
       this.#entries = cursor ? [...this.#entries, ...page.entries] : page.entries;
       this.#cursor = page.cursor;
@@ -128,22 +154,56 @@ export class History {
     replace(
       this.#body,
       this.#entries.map((entry) => {
-        const { run_id: id, scenario_id: scenario, started_at: start, ended_at: end, result, ticks_total: ticks } = entry;
-        const box = el("input", { type: "checkbox", checked: this.#chosen.has(id), "aria-label": `Compare ${id}`, on: { change: () => this.#choose(id, box) } });
+        const {
+          run_id: id,
+          scenario_id: scenario,
+          started_at: start,
+          ended_at: end,
+          result,
+          ticks_total: ticks,
+        } = entry;
+        const box = el(
+          "input",
+          {
+            type: "checkbox",
+            checked: this.#chosen.has(id),
+            "aria-label": `Compare ${id}`,
+            on: { change: () => this.#choose(id, box) },
+          },
+        );
         return el(
           "tr",
-          { data: { run: id }, "aria-current": id === this.#open ? "true" : null, on: { click: (event) => event.target.closest("input, button") || this.#pick(id) } },
+          {
+            data: { run: id },
+            "aria-current": id === this.#open ? "true" : null,
+            on: { click: (event) => event.target.closest("input, button") || this.#pick(id) },
+          },
           el("td", {}, box),
           el("td", { class: "when", text: moment(start) }),
           el("td", { class: "what", text: scenario }),
           el("td", {}, resultTag(result)),
           el("td", { class: "number", text: count(ticks) }),
           el("td", { class: "number", text: duration(between(start, end)) }),
-          el("td", { class: "id" }, el("button", { type: "button", class: "link", text: brief(id), "aria-label": id, title: id, on: { click: () => this.#pick(id) } })),
+          el(
+            "td",
+            { class: "id" },
+            el(
+              "button",
+              {
+                type: "button",
+                class: "link",
+                text: brief(id),
+                "aria-label": id,
+                title: id,
+                on: { click: () => this.#pick(id) },
+              },
+            ),
+          ),
         );
       }),
     );
-    if (focused) [...this.#body.children].find((row) => row.dataset.run === focused)?.querySelector(part === "INPUT" ? "input" : "button").focus();
+    const row = focused && [...this.#body.children].find(({ dataset }) => dataset.run === focused);
+    if (row) row.querySelector(part === "INPUT" ? "input" : "button").focus();
     const filtered = this.#scenario.value || this.#result.value;
     setText(this.#empty, filtered ? "No run matches." : "No runs yet.");
     this.#empty.hidden = this.#entries.length > 0;
@@ -177,7 +237,9 @@ export class History {
   }
 
   #drawSide(...content) {
-    if (content.length === 0) content = [el("p", { class: "empty", text: "Choose a run to see its details, or two to compare." })];
+    if (content.length === 0) content = [
+      el("p", { class: "empty", text: "Choose a run to see its details, or two to compare." }),
+    ];
     replace(this.#side, ...content);
   }
 
@@ -198,17 +260,52 @@ export class History {
     }
     if (this.#open !== id) return;
     const { run, summary_metrics: metrics, governance, overrides, log, export: bundle, live } = detail;
-    const facts = (pairs) => el("dl", { class: "facts" }, ...pairs.filter(([, value]) => value).map(([label, value]) => el("div", {}, el("dt", { text: label }), el("dd", {}, value))));
+    const facts = (pairs) => el(
+      "dl",
+      { class: "facts" },
+      ...pairs.filter(([, value]) => value).map(([label, value]) => el(
+        "div",
+        {},
+        el("dt", { text: label }),
+        el("dd", {}, value),
+      ))
+    );
     const end = run.ended_at ?? new Date().toISOString();
-    const download = button(bundle.size ? `Export (${bytes(bundle.size)})` : "Export", { icon: "download", kind: "primary", on: { click: () => this.#export(run, download) } });
+    const download = button(
+      bundle.size ? `Export (${bytes(bundle.size)})` : "Export",
+      { icon: "download", kind: "primary", on: { click: () => this.#export(run, download) } },
+    );
     const collecting = run.state !== "running" && log.state === "live";
     download.disabled = !bundle.available || collecting;
-    download.title = collecting ? "The results are still being collected" : bundle.available ? "Download the run's results, logs and snapshot as a zip" : "There is nothing to export";
+    if (collecting) download.title = "The results are still being collected";
+    else if (!bundle.available) download.title = "There is nothing to export";
+    else download.title = "Download the run's results, logs and snapshot as a zip";
     const logs = button("Logs", { icon: "logs", on: { click: () => this.#ctx.router.go("logs", id) } });
     this.#drawSide(
-      el("header", { class: "card-head" }, el("h2", { class: "card-title mono", text: id }), el("span", { class: "spring" }), logs, download),
-      collecting && el("div", { class: "banner", data: { kind: "info" }, role: "status" }, icon("info"), el("div", { class: "banner-text" }, el("span", { text: "The run is over; its results are still being collected." }))),
-      run.fault_reason && el("div", { class: "banner", data: { kind: "error" } }, icon("error"), el("div", { class: "banner-text" }, el("strong", { text: "Fault" }), el("span", { text: run.fault_reason }))),
+      el(
+        "header",
+        { class: "card-head" },
+        el("h2", { class: "card-title mono", text: id }),
+        el("span", { class: "spring" }),
+        logs,
+        download,
+      ),
+      collecting && el(
+        "div",
+        { class: "banner", data: { kind: "info" }, role: "status" },
+        icon("info"),
+        el(
+          "div",
+          { class: "banner-text" },
+          el("span", { text: "The run is over; its results are still being collected." }),
+        ),
+      ),
+      run.fault_reason && el(
+        "div",
+        { class: "banner", data: { kind: "error" } },
+        icon("error"),
+        el("div", { class: "banner-text" }, el("strong", { text: "Fault" }), el("span", { text: run.fault_reason })),
+      ),
       facts([
         ["Scenario", run.scenario_id],
         ["Result", resultTag(run.state)],
@@ -217,15 +314,43 @@ export class History {
         ["Ended", run.ended_at ? moment(run.ended_at) : "not yet"],
         ["Duration", duration(between(run.started_at, end))],
         ["Stopped because", run.stop_reason],
-        ["Log", { disabled: "switched off", expired: "no longer kept" }[log.state] ?? `${count(log.entries)} entries, ${log.state}`],
+        [
+          "Log",
+          {
+            disabled: "switched off",
+            expired: "no longer kept",
+          }[log.state] ?? `${count(log.entries)} entries, ${log.state}`,
+        ],
         ["Last Σ |flux|", live ? String(live.sum_abs_flux) : null],
       ]),
       el("h3", { text: "Metrics" }),
       Object.keys(metrics).length
-        ? el("dl", { class: "facts" }, ...Object.entries(metrics).map(([name, value]) => el("div", { class: String(value).length > 20 ? "wide" : "" }, el("dt", { text: words(name) }), el("dd", {}, el("span", { class: "mono", text: typeof value === "number" ? count(value) : typeof value === "string" ? value : JSON.stringify(value) })))))
+        ? el(
+          "dl",
+          { class: "facts" },
+          ...Object.entries(metrics).map(([name, value]) => el(
+            "div",
+            { class: String(value).length > 20 ? "wide" : "" },
+            el("dt", { text: words(name) }),
+            el(
+              "dd",
+              {},
+              el(
+                "span",
+                {
+                  class: "mono",
+                  text: typeof value === "number" ? count(value) : typeof value === "string" ? value : JSON.stringify(value),
+                },
+              ),
+            ),
+          ))
+        )
         : el("p", { class: "hint", text: "None: they were switched off, or the run did not complete." }),
       Object.keys(overrides).length > 0 && el("h3", { text: "Options it was started with" }),
-      Object.keys(overrides).length > 0 && facts(Object.entries(overrides).map(([name, value]) => [words(name), typeof value === "number" ? count(value) : String(value)])),
+      Object.keys(overrides).length > 0 && facts(Object.entries(overrides).map(([name, value]) => [
+        words(name),
+        typeof value === "number" ? count(value) : String(value),
+      ])),
       el("h3", { text: "Governance" }),
       governanceFacts(governance),
     );
@@ -253,19 +378,63 @@ export class History {
 
   async #showComparison() {
     // The older one is the baseline: the list is newest first.
-    const [candidate, baseline] = this.#entries.filter(({ run_id: id }) => this.#chosen.has(id)).map(({ run_id: id }) => id);
+    const [candidate, baseline] = this.#entries.map(({ run_id: id }) => id).filter((id) => this.#chosen.has(id));
     this.#open = "";
     this.#compare.setAttribute("aria-busy", "true");
     try {
       const { equal, differences, truncated, ...runs } = await this.#ctx.api.compare(baseline, candidate);
-      const rows = differences.map(({ path, baseline: before, candidate: after }) => el("tr", {}, el("td", { class: "mono", text: path || "<root>" }), el("td", { class: "mono old", text: JSON.stringify(before) }), el("td", { class: "mono new", text: JSON.stringify(after) })));
-      const about = (label, run) => el("div", {}, el("dt", { text: label }), el("dd", {}, el("button", { type: "button", class: "link", text: run.run_id, on: { click: () => this.#showRun(run.run_id) } }), ` ${run.scenario_id}, ${run.state}, ${count(run.ticks_completed)} ticks`));
+      const number = `${count(differences.length)} ${differences.length === 1 ? "difference" : "differences"}`;
+      const rows = differences.map(({ path, baseline: before, candidate: after }) => el(
+        "tr",
+        {},
+        el("td", { class: "mono", text: path || "<root>" }),
+        el("td", { class: "mono old", text: JSON.stringify(before) }),
+        el("td", { class: "mono new", text: JSON.stringify(after) }),
+      ));
+      const about = (label, run) => el(
+        "div",
+        {},
+        el("dt", { text: label }),
+        el(
+          "dd",
+          {},
+          el(
+            "button",
+            { type: "button", class: "link", text: run.run_id, on: { click: () => this.#showRun(run.run_id) } },
+          ),
+          ` ${run.scenario_id}, ${run.state}, ${count(run.ticks_completed)} ticks`,
+        ),
+      );
       this.#drawSide(
-        el("header", { class: "card-head" }, el("h2", { class: "card-title", text: "Comparison" }), el("span", { class: "tag", text: equal ? "equal" : truncated ? `the first ${count(differences.length)} differences` : `${count(differences.length)} ${differences.length === 1 ? "difference" : "differences"}` })),
+        el(
+          "header",
+          { class: "card-head" },
+          el("h2", { class: "card-title", text: "Comparison" }),
+          el(
+            "span",
+            {
+              class: "tag",
+              text: equal ? "equal" : truncated ? `the first ${number}` : number,
+            },
+          ),
+        ),
         el("dl", { class: "facts" }, about("Baseline", runs.baseline), about("Candidate", runs.candidate)),
         equal
           ? el("p", { class: "empty", text: "The two snapshots are equal." })
-          : el("div", { class: "scroll" }, el("table", { class: "diff" }, el("thead", {}, el("tr", {}, ...["Where", "Baseline", "Candidate"].map((text) => el("th", { scope: "col", text })))), el("tbody", {}, ...rows))),
+          : el(
+            "div",
+            { class: "scroll" },
+            el(
+              "table",
+              { class: "diff" },
+              el(
+                "thead",
+                {},
+                el("tr", {}, ...["Where", "Baseline", "Candidate"].map((text) => el("th", { scope: "col", text }))),
+              ),
+              el("tbody", {}, ...rows),
+            ),
+          ),
       );
       this.#side.focus({ preventScroll: true });
     } catch (error) {

@@ -22,10 +22,22 @@ export class Logs {
   #list;
   #run = select([[CURRENT, "Current run"]], { "aria-label": "Run" });
   #level = select(
-    LEVELS.map((level) => [level, level === "DEBUG" ? "All levels" : level === "ERROR" ? "ERROR only" : `${level} and up`]),
+    LEVELS.map((level) => [
+      level,
+      level === "DEBUG" ? "All levels" : level === "ERROR" ? "ERROR only" : `${level} and up`,
+    ]),
     { "aria-label": "Level" },
   );
-  #search = el("input", { type: "search", placeholder: "Search  /", "aria-label": "Search in the entries", "aria-keyshortcuts": "/", autocomplete: "off" });
+  #search = el(
+    "input",
+    {
+      type: "search",
+      placeholder: "Search  /",
+      "aria-label": "Search in the entries",
+      "aria-keyshortcuts": "/",
+      autocomplete: "off",
+    },
+  );
   #only = el("input", { type: "checkbox", class: "switch", role: "switch", checked: true });
   #follow = button("Follow", { icon: "follow", "aria-pressed": "true", "aria-keyshortcuts": "f" });
   #counts = el("p", { class: "log-counts" }); // changes too often to be read out
@@ -33,8 +45,19 @@ export class Logs {
 
   constructor(ctx) {
     this.#ctx = ctx;
-    this.#list = new LogList({ onChange: (counts) => this.#drawCounts(counts), onOpen: (entry) => this.#drawDetail(entry) });
-    const download = button("Save what is shown", { kind: "bare icon-only", icon: "download", title: "Save what is shown as JSON lines", on: { click: () => this.#download() } });
+    this.#list = new LogList({
+      onChange: (counts) => this.#drawCounts(counts),
+      onOpen: (entry) => this.#drawDetail(entry),
+    });
+    const download = button(
+      "Save what is shown",
+      {
+        kind: "bare icon-only",
+        icon: "download",
+        title: "Save what is shown as JSON lines",
+        on: { click: () => this.#download() },
+      },
+    );
     this.element = el(
       "div",
       { class: "card logs-view" },
@@ -125,7 +148,13 @@ export class Logs {
         },
         status: (status) => {
           if (this.#shown !== shown) return;
-          this.#status = { live: "", complete: "complete", missing: "no such run", connecting: "connecting…", waiting: "reconnecting…" }[status] ?? "";
+          this.#status = {
+            live: "",
+            complete: "complete",
+            missing: "no such run",
+            connecting: "connecting…",
+            waiting: "reconnecting…",
+          }[status] ?? "";
           this.#drawCounts(this.#list.counts);
         },
       });
@@ -159,7 +188,10 @@ export class Logs {
     fill();
     try {
       const { entries } = await this.#ctx.api.history({ limit: 50 });
-      for (const { run_id: id, scenario_id: scenario, started_at: start } of entries) options.set(id, `${moment(start)} · ${scenario} · ${id}`);
+      for (const { run_id: id, scenario_id: scenario, started_at: start } of entries) options.set(
+        id,
+        `${moment(start)} · ${scenario} · ${id}`,
+      );
       fill();
     } catch (error) {
       this.#ctx.toasts.error("The list of runs could not be read", error);
@@ -190,7 +222,16 @@ export class Logs {
       this.#detail,
       el("header", { class: "card-head" }, el("h2", { class: "card-title", text: "Entry" })),
       el("p", { class: "log-detail-message", text: entry.message }),
-      el("dl", { class: "facts" }, ...facts.filter(([, value]) => value !== null).map(([label, value]) => el("div", {}, el("dt", { text: label }), el("dd", { class: "mono", text: value })))),
+      el(
+        "dl",
+        { class: "facts" },
+        ...facts.filter(([, value]) => value !== null).map(([label, value]) => el(
+          "div",
+          {},
+          el("dt", { text: label }),
+          el("dd", { class: "mono", text: value }),
+        ))
+      ),
       entry.payload && el("h3", { text: "Payload" }),
       entry.payload && el("pre", { class: "payload", tabindex: "0", text: JSON.stringify(entry.payload, null, 2) }),
     );

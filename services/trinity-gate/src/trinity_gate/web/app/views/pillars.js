@@ -16,7 +16,14 @@ export class Pillars {
     const { store } = ctx.surface;
     const cards = new PillarCards({ detailed: true });
     const of = el("p", { class: "view-note" });
-    const cells = Object.fromEntries(["Run", "State", "Ticks", "Ticks/s", "Σ |flux|", "Sum of all nodes shown"].map((label) => [label, el("dd", { text: "–" })]));
+    const cells = Object.fromEntries([
+      "Run",
+      "State",
+      "Ticks",
+      "Ticks/s",
+      "Σ |flux|",
+      "Sum of all nodes shown",
+    ].map((label) => [label, el("dd", { text: "–" })]));
     this.element = el(
       "div",
       { class: "pillars-view" },
@@ -26,7 +33,11 @@ export class Pillars {
         "section",
         { class: "card", "aria-label": "Gate" },
         el("header", { class: "card-head" }, el("h2", { class: "card-title", text: "Gate" })),
-        el("dl", { class: "facts" }, ...Object.entries(cells).map(([label, cell]) => el("div", {}, el("dt", { text: label }), cell))),
+        el(
+          "dl",
+          { class: "facts" },
+          ...Object.entries(cells).map(([label, cell]) => el("div", {}, el("dt", { text: label }), cell))
+        ),
         el("h3", { text: "Governance of this run" }),
         this.#governance,
       ),
@@ -41,7 +52,10 @@ export class Pillars {
       setText(cells.Ticks, run ? `${count(run.ticks_completed)} of ${count(run.ticks_total)}` : "–");
       setText(cells["Ticks/s"], live ? rate(live.ticks_per_s) : "–");
       setText(cells["Σ |flux|"], live ? short(live.sum_abs_flux) : "–");
-      setText(cells["Sum of all nodes shown"], live ? short(live.nodes.reduce((sum, value) => sum + Number(value), 0)) : "–");
+      setText(
+        cells["Sum of all nodes shown"],
+        live ? short(live.nodes.reduce((sum, value) => sum + Number(value), 0)) : "–",
+      );
       if (this.#visible) this.#follow();
     });
     ctx.surface.on("governance", () => {
@@ -66,7 +80,11 @@ export class Pillars {
     this.#detailOf = run;
     try {
       const governance = run ? (await this.#ctx.api.historyEntry(run)).governance : await this.#ctx.api.governance();
-      if (this.#detailOf === run) replace(this.#governance, !run && el("p", { class: "hint", text: "No run: the service's base." }), governanceFacts(governance));
+      if (this.#detailOf === run) replace(
+        this.#governance,
+        !run && el("p", { class: "hint", text: "No run: the service's base." }),
+        governanceFacts(governance),
+      );
     } catch (error) {
       this.#detailOf = null;
       replace(this.#governance, el("p", { class: "empty", text: `Not known: ${error.message}` }));

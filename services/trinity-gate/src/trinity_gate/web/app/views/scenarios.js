@@ -22,13 +22,23 @@ const PARTS = [
   { name: "tags", path: ["tags"], read: listOf, write: (list) => list.join(", ") },
   { name: "pillars", path: ["pillars"], read: listOf, write: (list) => list.join(", ") },
   { name: "runtime_hint", path: ["runtime_hint"] },
-  { name: "ticks_total", path: ["core_params", "ticks_total"], read: (text) => numberOf(text.replaceAll(/[\s,_]/g, "")), write: String },
+  {
+    name: "ticks_total",
+    path: ["core_params", "ticks_total"],
+    read: (text) => numberOf(text.replaceAll(/[\s,_]/g, "")),
+    write: String,
+  },
   { name: "primary_window_id", path: ["core_params", "primary_window_id"] },
   { name: "metrics_enabled", path: ["core_params", "metrics_enabled"], flag: true },
   { name: "logging_enabled", path: ["core_params", "logging_enabled"], flag: true },
   { name: "enable_codex", path: ["core_params", "enable_codex"], flag: true },
   { name: "enable_pfna", path: ["core_params", "enable_pfna"], flag: true },
-  { name: "governance_preset", path: ["governance_preset"], read: (text) => text || null, write: (value) => value ?? NONE },
+  {
+    name: "governance_preset",
+    path: ["governance_preset"],
+    read: (text) => text || null,
+    write: (value) => value ?? NONE,
+  },
 ];
 
 const at = (object, path) => path.reduce((value, key) => value?.[key], object);
@@ -39,7 +49,10 @@ export class Scenarios {
   #presets = [];
   #fields;
   #asked = 0;
-  #search = el("input", { type: "search", placeholder: "Find a scenario", "aria-label": "Find a scenario", autocomplete: "off" });
+  #search = el(
+    "input",
+    { type: "search", placeholder: "Find a scenario", "aria-label": "Find a scenario", autocomplete: "off" },
+  );
   #list = el("ul", { class: "pick-list", "aria-label": "Scenarios" });
   #title = el("h2", { class: "card-title" });
   #badges = el("span", { class: "badges" });
@@ -77,13 +90,38 @@ export class Scenarios {
       ...Object.entries(this.#fields)
         .filter(([name]) => !switches.includes(name))
         .map(([, { element }]) => element),
-      el("div", { class: "switches", role: "group", "aria-label": "Switches" }, ...switches.map((name) => this.#fields[name].element)),
+      el(
+        "div",
+        { class: "switches", role: "group", "aria-label": "Switches" },
+        ...switches.map((name) => this.#fields[name].element)
+      ),
     );
-    const form = el("form", { class: "scenario-form", novalidate: true, on: { submit: (event) => (event.preventDefault(), this.#saveDraft()), input: () => this.#drafted(), change: () => this.#drafted() } }, this.#fieldset, this.#failure);
+    const form = el(
+      "form",
+      {
+        class: "scenario-form",
+        novalidate: true,
+        on: {
+          submit: (event) => (event.preventDefault(), this.#saveDraft()),
+          input: () => this.#drafted(),
+          change: () => this.#drafted(),
+        },
+      },
+      this.#fieldset,
+      this.#failure,
+    );
     this.#editor = el(
       "section",
       { class: "card editor", "aria-label": "Scenario", hidden: true },
-      el("header", { class: "card-head" }, this.#title, this.#badges, el("span", { class: "spring" }), this.#saveAs, this.#activate),
+      el(
+        "header",
+        { class: "card-head" },
+        this.#title,
+        this.#badges,
+        el("span", { class: "spring" }),
+        this.#saveAs,
+        this.#activate,
+      ),
       this.#problem,
       form,
       el("footer", { class: "editor-foot" }, this.#changes, el("span", { class: "spring" }), this.#discard, this.#save),
@@ -93,14 +131,22 @@ export class Scenarios {
       "div",
       { class: "split" },
       el("h1", { class: "sr", text: "Scenario and config" }),
-      el("section", { class: "card side", "aria-label": "All scenarios" }, el("div", { class: "search" }, icon("search"), this.#search), this.#list),
+      el(
+        "section",
+        { class: "card side", "aria-label": "All scenarios" },
+        el("div", { class: "search" }, icon("search"), this.#search),
+        this.#list,
+      ),
       el("div", { class: "split-main" }, this.#editor, this.#empty),
     );
     this.#search.addEventListener("input", () => this.#drawList());
     this.#save.addEventListener("click", () => this.#saveDraft());
     this.#discard.addEventListener("click", () => this.#discardDraft());
     this.#saveAs.addEventListener("click", () => this.#cloneDraft());
-    this.#activate.addEventListener("click", () => this.#detail && ctx.surface.may("operator") && ctx.surface.activate(this.#detail.id));
+    this.#activate.addEventListener(
+      "click",
+      () => this.#detail && ctx.surface.may("operator") && ctx.surface.activate(this.#detail.id),
+    );
     const { store } = ctx.surface;
     store.watch(["scenarios", "scenario"], () => {
       this.#drawList();
@@ -124,7 +170,11 @@ export class Scenarios {
 
   /** Asked by the router before this tab is left, and before another scenario is opened. */
   async guard() {
-    return askBeforeLeaving({ what: `The scenario ${this.#detail.id}`, save: () => this.#saveDraft(), discard: () => this.#fill(this.#detail) });
+    return askBeforeLeaving({
+      what: `The scenario ${this.#detail.id}`,
+      save: () => this.#saveDraft(),
+      discard: () => this.#fill(this.#detail),
+    });
   }
 
   async #open(id) {
@@ -158,7 +208,10 @@ export class Scenarios {
   #fill(detail) {
     this.#detail = detail;
     const known = detail.core_params !== null;
-    refill(this.#fields.primary_window_id.input, (detail.advanced?.windows ?? []).map(({ window_id }) => [window_id, window_id]));
+    refill(
+      this.#fields.primary_window_id.input,
+      (detail.advanced?.windows ?? []).map(({ window_id }) => [window_id, window_id]),
+    );
     const presets = [[NONE, "None: the service's base"], ...this.#presets.map(({ id, name }) => [id, name])];
     if (detail.governance_preset === CUSTOM) presets.push([CUSTOM, "Custom (as in its file)"]);
     refill(this.#fields.governance_preset.input, presets);
@@ -171,7 +224,20 @@ export class Scenarios {
       fail("");
     }
     replace(this.#failure);
-    replace(this.#problem, detail.problem && el("div", { class: "banner", data: { kind: "error" } }, icon("error"), el("div", { class: "banner-text" }, el("strong", { text: "This scenario can't be started" }), el("span", { text: detail.problem }))));
+    replace(
+      this.#problem,
+      detail.problem && el(
+        "div",
+        { class: "banner", data: { kind: "error" } },
+        icon("error"),
+        el(
+          "div",
+          { class: "banner-text" },
+          el("strong", { text: "This scenario can't be started" }),
+          el("span", { text: detail.problem }),
+        ),
+      ),
+    );
     this.#editor.hidden = false;
     this.#empty.hidden = true;
     this.#drawAdvanced();
@@ -211,7 +277,9 @@ export class Scenarios {
     this.#save.disabled = !dirty || !may || busy;
     this.#discard.disabled = !dirty || busy;
     this.#ctx.router?.mark("scenarios", dirty ? "not saved" : "");
-    for (const item of this.#list.children) item.querySelector(".draft-mark").hidden = !(dirty && item.dataset.id === this.#detail.id);
+    for (const mark of this.#list.querySelectorAll(".draft-mark")) {
+      mark.hidden = !(dirty && mark.closest("li").dataset.id === this.#detail.id);
+    }
   }
 
   async #saveDraft() {
@@ -244,7 +312,10 @@ export class Scenarios {
     this.#fieldset.disabled = false;
     this.#ctx.toasts.note(`${this.#detail.id} was not saved`, error);
     if (failAt(this.#fields, error)) return;
-    const again = error.code === "revision_mismatch" && button("Discard mine and read again", { kind: "danger-quiet", on: { click: () => this.#open(this.#detail.id) } });
+    const again = error.code === "revision_mismatch" && button(
+      "Discard mine and read again",
+      { kind: "danger-quiet", on: { click: () => this.#open(this.#detail.id) } },
+    );
     replace(this.#failure, el("span", { text: `${error.message} (${error.code})` }), again);
   }
 
@@ -264,7 +335,11 @@ export class Scenarios {
   /** "Save as": a new scenario with what is in the form; the one it came from stays as it is. */
   async #cloneDraft() {
     if (!this.#detail || !this.#ctx.surface.may("overseer")) return;
-    const id = field("Id", el("input", { type: "text", autocomplete: "off", maxlength: "64", spellcheck: "false" }), { hint: "letters, digits, dot, underscore, hyphen; at most 64" });
+    const id = field(
+      "Id",
+      el("input", { type: "text", autocomplete: "off", maxlength: "64", spellcheck: "false" }),
+      { hint: "letters, digits, dot, underscore, hyphen; at most 64" },
+    );
     const name = field("Name", el("input", { type: "text", autocomplete: "off", maxlength: "120" }));
     id.input.value = `${this.#detail.id}-copy`.slice(0, 64);
     name.input.value = this.#fields.name.input.value === this.#detail.id ? "" : this.#fields.name.input.value;
@@ -275,7 +350,11 @@ export class Scenarios {
     let made = null;
     await openDialog({
       title: `Save ${this.#detail.id} as`,
-      body: [el("div", { class: "form-grid" }, id.element, name.element), dirty && el("p", { class: "hint", text: "What is not saved goes into the copy only." }), failure],
+      body: [
+        el("div", { class: "form-grid" }, id.element, name.element),
+        dirty && el("p", { class: "hint", text: "What is not saved goes into the copy only." }),
+        failure,
+      ],
       actions: [
         { name: "cancel", label: "Cancel" },
         { name: "save", label: "Save as", icon: "clone", kind: "primary", submit: true },
@@ -313,7 +392,11 @@ export class Scenarios {
     if (!this.#detail) return;
     const active = this.#ctx.surface.store.get("scenario")?.id === this.#detail.id;
     setText(this.#title, this.#detail.id);
-    replace(this.#badges, active && el("span", { class: "tag active", text: "Active" }), el("span", { class: "tag", text: this.#detail.shipped ? "Shipped" : "Edited here" }));
+    replace(
+      this.#badges,
+      active && el("span", { class: "tag active", text: "Active" }),
+      el("span", { class: "tag", text: this.#detail.shipped ? "Shipped" : "Edited here" }),
+    );
     this.#activate.hidden = active;
     this.#drawRights();
   }
@@ -331,8 +414,10 @@ export class Scenarios {
     const { store } = this.#ctx.surface;
     const wanted = this.#search.value.trim().toLowerCase();
     const active = store.get("scenario")?.id;
-    const found = store.get("scenarios").filter(({ id, name, description, tags }) => [id, name, description, ...tags].some((text) => text.toLowerCase().includes(wanted)));
-    const focused = this.#list.contains(document.activeElement) ? document.activeElement.closest("li").dataset.id : null;
+    const found = store.get("scenarios").filter(({ id, name, description, tags }) => {
+      return [id, name, description, ...tags].some((text) => text.toLowerCase().includes(wanted));
+    });
+    const focused = this.#list.contains(document.activeElement) && document.activeElement.closest("li").dataset.id;
     const dirty = this.isDirty();
     replace(
       this.#list,
@@ -342,9 +427,27 @@ export class Scenarios {
           { data: { id } },
           el(
             "button",
-            { type: "button", class: "pick", "aria-current": id === this.#detail?.id ? "true" : null, on: { click: () => this.#pick(id) } },
-            el("span", { class: "pick-title" }, el("span", { text: name }), problem && icon("warn", "bad"), el("span", { class: "draft-mark", text: "●", title: "not saved", hidden: !(dirty && id === this.#detail?.id) }), id === active && el("span", { class: "tag active", text: "Active" })),
-            el("span", { class: "pick-note", text: [name === id ? null : id, hint].filter(Boolean).join(" · ") || "\u00a0" }),
+            {
+              type: "button",
+              class: "pick",
+              "aria-current": id === this.#detail?.id ? "true" : null,
+              on: { click: () => this.#pick(id) },
+            },
+            el(
+              "span",
+              { class: "pick-title" },
+              el("span", { text: name }),
+              problem && icon("warn", "bad"),
+              el(
+                "span",
+                { class: "draft-mark", text: "●", title: "not saved", hidden: !(dirty && id === this.#detail?.id) },
+              ),
+              id === active && el("span", { class: "tag active", text: "Active" }),
+            ),
+            el(
+              "span",
+              { class: "pick-note", text: [name === id ? null : id, hint].filter(Boolean).join(" · ") || "\u00a0" },
+            ),
             el("span", { class: "pick-text", text: description }),
           ),
         ),
@@ -356,7 +459,9 @@ export class Scenarios {
 
   async #pick(id) {
     // On a phone the editor lies below the list.
-    if ((await this.#ctx.router.go("scenarios", id)) && matchMedia("(max-width: 760px)").matches) this.#editor.scrollIntoView({ block: "start" });
+    if ((
+      await this.#ctx.router.go("scenarios", id)
+    ) && matchMedia("(max-width: 760px)").matches) this.#editor.scrollIntoView({ block: "start" });
   }
 
   #drawAdvanced() {
@@ -366,7 +471,14 @@ export class Scenarios {
       return;
     }
     this.#topology.show(advanced.topology);
-    const rows = advanced.windows.map(({ window_id, apx_name, start_tick, end_tick, streams }) => el("tr", {}, el("td", { text: window_id }), el("td", { text: apx_name }), el("td", { class: "number", text: `${count(start_tick)} – ${count(end_tick)}` }), el("td", { text: streams.join(", ") || "the two defaults" })));
+    const rows = advanced.windows.map(({ window_id, apx_name, start_tick, end_tick, streams }) => el(
+      "tr",
+      {},
+      el("td", { text: window_id }),
+      el("td", { text: apx_name }),
+      el("td", { class: "number", text: `${count(start_tick)} – ${count(end_tick)}` }),
+      el("td", { text: streams.join(", ") || "the two defaults" }),
+    ));
     const open = this.#advanced.querySelector("details")?.open ?? false;
     const facts = [
       ["Run config", config],
@@ -380,9 +492,30 @@ export class Scenarios {
         "details",
         { open },
         el("summary", { text: "Expert view" }),
-        el("dl", { class: "facts" }, ...facts.map(([label, value]) => el("div", {}, el("dt", { text: label }), el("dd", { text: value })))),
+        el(
+          "dl",
+          { class: "facts" },
+          ...facts.map(([label, value]) => el("div", {}, el("dt", { text: label }), el("dd", { text: value })))
+        ),
         el("h3", { text: "Windows" }),
-        el("div", { class: "scroll" }, el("table", {}, el("thead", {}, el("tr", {}, ...["Window", "APX name", "Ticks", "Streams"].map((text) => el("th", { scope: "col", text })))), el("tbody", {}, ...rows))),
+        el(
+          "div",
+          { class: "scroll" },
+          el(
+            "table",
+            {},
+            el(
+              "thead",
+              {},
+              el(
+                "tr",
+                {},
+                ...["Window", "APX name", "Ticks", "Streams"].map((text) => el("th", { scope: "col", text }))
+              ),
+            ),
+            el("tbody", {}, ...rows),
+          ),
+        ),
         el("h3", { text: "Governance of its next run" }),
         governanceFacts(advanced.governance),
         el("h3", { text: "Topology" }),
