@@ -47,7 +47,7 @@ SLICE: Final = 0.02
 STANDING: Final = 1.0
 """Seconds between two reports of a session that is paused (`SIGN_OF_LIFE` is two)."""
 
-CANCELLED_RESULTS: Final = 10.0
+CANCELLED_RESULTS: Final = 12.0
 """Seconds that the ledger and the bundle of a cancelled session may take together: the rest of the grace that a worker
 gives (15 s) is for storing them."""
 
@@ -179,6 +179,8 @@ class _Run:
     def _write_bundle(self, result: SessionRunResult) -> bool:
         graph = result.config.topology
         values = result.completed_ticks * (graph.N + len(graph.edges))
+        if result.status == "cancelled":
+            values *= 10  # somebody waits for it
 
         def look() -> None:
             self._tell(SessionState.FINISHING)
