@@ -28,7 +28,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-from gbe_aether.canonical import ascii_line, json_bytes, plain, record_bytes
+from gbe_aether.canonical import json_bytes, plain, record_bytes
 from gbe_aether.introspection import build_introspection_view
 from gbe_aether.result import SessionRunResult
 from gbe_aether.session_config import SessionConfigV1
@@ -172,7 +172,7 @@ def write_bundle(
         bundle.add("codex_proposals.jsonl", _records(ticks.codex_proposals))
         bundle.add("introspection.json", json_bytes(build_introspection_view(result).summary()))
         bundle.add("metrics.json", json_bytes(plain(result.metrics)))
-        bundle.add("logs.jsonl", _lines(ascii_line(entry).encode() for entry in result.logs))
+        bundle.add("logs.jsonl", _lines(map(record_bytes, result.logs)))
         if snapshot:
             bundle.add("session_snapshot.json", (piece.encode("ascii") for piece in snapshot_text(result)))
         for name, content in (further or {}).items():

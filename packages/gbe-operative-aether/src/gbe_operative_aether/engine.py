@@ -51,9 +51,9 @@ CANCELLED_RESULTS: Final = 12.0
 """Seconds that the ledger and the bundle of a cancelled session may take together: the rest of the grace that a worker
 gives (15 s) is for storing them."""
 
-SNAPSHOT_VALUES: Final = 300_000
-"""Up to how many values (ticks times nodes and edges) a bundle holds the session snapshot, which repeats most records
-and takes longer to write than all of them."""
+CANCELLED_RECORDS: Final = 100_000
+"""Up to how many values (ticks times nodes and edges) the bundle of a cancelled session holds records, and not only
+their hashes: somebody waits for it."""
 
 LINES: Final = 2_000
 """Lines of the log between two looks."""
@@ -179,8 +179,10 @@ class _Run:
     def _write_bundle(self, result: SessionRunResult) -> bool:
         graph = result.config.topology
         values = result.completed_ticks * (graph.N + len(graph.edges))
+        # Unless somebody waits for it, how much is in it is the library's choice.
+        records = snapshot = None
         if result.status == "cancelled":
-            values *= 10  # somebody waits for it
+            records, snapshot = values <= CANCELLED_RECORDS, values <= CANCELLED_RECORDS // 4
 
         def look() -> None:
             self._tell(SessionState.FINISHING)
@@ -191,7 +193,7 @@ class _Run:
                 raise _Enough
 
         try:
-            write_bundle(result, self._directory / BUNDLE_FILE, snapshot=values <= SNAPSHOT_VALUES, step=look)
+            write_bundle(result, self._directory / BUNDLE_FILE, records=records, snapshot=snapshot, step=look)
         except _Enough:
             (self._directory / BUNDLE_FILE).unlink(missing_ok=True)
             return False
