@@ -293,6 +293,15 @@ async def test_two_sessions_run_side_by_side_and_their_processes_are_used_again(
     assert set(sessions.operative.pids) == pids
 
 
+async def test_the_series_has_the_first_ticks_of_a_session_that_then_stands_still(sessions: Sessions) -> None:
+    task = await sessions.begin(**documents(ticks=5000, initial_state=[10, 0, 0, 0, 0]))
+    await sessions.end(task)
+    flux = (await sessions.outcome(task)).session.flux
+    assert [tick for tick, _ in flux[:3]] == [1, 2, 3]
+    assert flux[0][1] != 0
+    assert flux[-1] == (5000, 0)
+
+
 async def test_a_killed_engine_fails_its_session_and_nothing_else(sessions: Sessions) -> None:
     task = await sessions.begin(**documents(ticks=ENDLESS))
     await sessions.until(task, "running")

@@ -44,6 +44,9 @@ from gbe_operative_aether.wire import (
 SLICE: Final = 0.02
 """Seconds of work between two looks at what is asked; a single tick is never divided."""
 
+FIRST_TICKS: Final = 8
+"""Ticks that are done one by one, so that the chart has their flux: many a session moves only at its beginning."""
+
 STANDING: Final = 1.0
 """Seconds between two reports of a session that is paused (`SIGN_OF_LIFE` is two)."""
 
@@ -128,6 +131,8 @@ class _Run:
     def _drive(self) -> None:
         session, steering = self._session, self._steering
         while not session.done:
+            if session.tick <= FIRST_TICKS:
+                self._reporter.sample()
             if steering.cancelled:
                 session.cancel()
             elif steering.paused and session.tick < session.total_ticks:
@@ -136,7 +141,10 @@ class _Run:
                 resumed, self._stands = self._stands, False
                 running = session.tick < session.total_ticks
                 self._tell(SessionState.RUNNING if running else SessionState.FINISHING, now=resumed)
-                session.advance(SLICE)
+                if session.tick < FIRST_TICKS and running:
+                    session.step()
+                else:
+                    session.advance(SLICE)
 
     def _stand(self) -> None:
         """Paused: said at once, and again and again, since a report may be lost."""

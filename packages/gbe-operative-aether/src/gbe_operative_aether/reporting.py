@@ -73,6 +73,10 @@ class Reporter:
         self._streams = sum(len(window.streams) or 2 for window in session.config.windows)
         self._ingress = sorted({pfna.tick for pfna in session.config.pfna_inputs if pfna.tick})
 
+    def sample(self) -> None:
+        """Take the flux of the last tick into the series: of the first ticks, before there is a report."""
+        self._flux.add(self._session.tick, self._session.flux_sum)
+
     def report(self, state: SessionState) -> bytes:
         """The JSON of a report, with what was logged since the last one."""
         body = _encode(Report(self.summary(state)))
