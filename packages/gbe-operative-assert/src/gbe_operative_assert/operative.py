@@ -28,12 +28,12 @@ import msgspec
 from gbe_envoy.adapter import DEFAULT_ALLOW, Command, CommandError, CommandResult, Limits
 from gbe_jobs_domain.edges import Ref
 from gbe_jobs_domain.outcomes import Completed, Failed, FailureKind, TaskOutcome
-from gbe_operative.contract import Execution, Operative, OperativeContext, OperativeError
+from gbe_operative.contract import Execution, OperativeError
 from gbe_operative.plugin_settings import Setting, Settings, from_environment
 from gbe_operative_assert import checks
 from gbe_operative_assert.checks import Match, complaints
 from gbe_operative_assert.expectations import Expected, expected_of, is_expectation
-from gbe_operative_command import STDIN_PARAMS, TaskCommands
+from gbe_operative_command import STDIN_PARAMS, CommandOperative
 from gbe_operative_command.outcome import data_of, error_of
 
 NOT_VARIABLES = STDIN_PARAMS | {"command"}
@@ -56,7 +56,7 @@ class AssertSettings(Settings, frozen=True, kw_only=True):
     ] = 10.0
 
 
-class AssertOperative(Operative):
+class AssertOperative(CommandOperative):
     """Serves any task types with `sh -c` and a comparison."""
 
     def __init__(
@@ -68,22 +68,8 @@ class AssertOperative(Operative):
         allow: Collection[str] = DEFAULT_ALLOW,
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        self._types = tuple(task_types)
+        super().__init__(task_types, limits=limits, allow=allow, environment=environment)
         self._timeout = check_timeout or from_environment(AssertSettings).check_timeout
-        self._commands = TaskCommands(limits=limits, allow=allow, environment=environment)
-
-    @property
-    def handles(self) -> tuple[str, ...]:
-        """As given."""
-        return self._types
-
-    async def start(self, context: OperativeContext) -> None:
-        """Start the guardian, which ends the commands of a worker that was killed."""
-        await self._commands.start(context)
-
-    async def close(self) -> None:
-        """End what still runs."""
-        await self._commands.close()
 
     async def execute(self, execution: Execution) -> TaskOutcome:
         """Run the command to its end, and compare."""
@@ -95,14 +81,14 @@ class AssertOperative(Operative):
         variables = {
             name: value for name, value in params.items() if name not in NOT_VARIABLES and not is_expectation(name)
         }
-        result = await self._commands.run(execution, ("/bin/sh", "-c", command), variables)
+        result = await self.commands.run(execution, ("/bin/sh", "-c", command), variables)
         try:
             found = [] if _cut_short(result) else await self._compare(execution, expected, result)
         except BaseException:
             if result.spill is not None:
                 await asyncio.to_thread(result.spill.unlink, missing_ok=True)
             raise
-        as_command = await self._commands.outcome(execution, result)
+        as_command = await self.commands.outcome(execution, result)
         return as_command if _cut_short(result) else _judged(as_command, result, found)
 
     async def _compare(self, execution: Execution, expected: Expected, result: CommandResult) -> list[str]:
@@ -139,8 +125,8 @@ class AssertOperative(Operative):
         # Without site packages: a third of the start. The file is a script then, and imports nothing of ours.
         argv = (sys.executable, "-I", "-S", checks.__file__)
         try:
-            answer = await self._commands.runner.run(
-                Command(argv, {"PATH": self._commands.path}, "/", json.dumps(order).encode()),
+            answer = await self.commands.runner.run(
+                Command(argv, {"PATH": self.commands.path}, "/", json.dumps(order).encode()),
                 timeout=self._timeout,
                 cancel=execution.cancelled,
             )

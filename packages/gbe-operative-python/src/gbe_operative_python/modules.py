@@ -27,9 +27,9 @@ import msgspec
 from gbe_envoy.adapter import DEFAULT_ALLOW, CommandResult, Limits
 from gbe_jobs_domain.edges import EdgeData, Inline
 from gbe_jobs_domain.outcomes import Completed, Failed, FailureKind, TaskOutcome
-from gbe_operative.contract import Execution, Operative, OperativeContext, OperativeError
+from gbe_operative.contract import Execution, OperativeError
 from gbe_operative.plugin_settings import ConfigurationError, Setting, Settings, from_environment
-from gbe_operative_command import STDIN_PARAMS, TaskCommands
+from gbe_operative_command import STDIN_PARAMS, CommandOperative
 from gbe_operative_command.outcome import JSON, JSON_LIMIT
 from gbe_operative_command.stdin import fetched
 from gbe_operative_python.module_names import InvalidModule, check_package, module_of
@@ -62,7 +62,7 @@ class PythonSettings(Settings, frozen=True, kw_only=True):
     ] = None
 
 
-class PythonOperative(Operative):
+class PythonOperative(CommandOperative):
     """Serves any task types with the modules of one package.
 
     What is not given is as the variables `GBE_PYTHON_PACKAGE`, `GBE_PYTHON_PATH` (directories, separated by `:`) and
@@ -93,21 +93,7 @@ class PythonOperative(Operative):
                 raise ConfigurationError(f"GBE_PYTHON_PATH: {place!r} is not a directory")
         self._path = os.pathsep.join(os.path.abspath(place) for place in places)
         self._interpreter = interpreter or settings.interpreter or sys.executable
-        self._types = tuple(task_types)
-        self._commands = TaskCommands(limits=limits, allow=allow, environment=environment)
-
-    @property
-    def handles(self) -> tuple[str, ...]:
-        """As given."""
-        return self._types
-
-    async def start(self, context: OperativeContext) -> None:
-        """Start the guardian, which ends the modules of a worker that was killed."""
-        await self._commands.start(context)
-
-    async def close(self) -> None:
-        """End what still runs."""
-        await self._commands.close()
+        super().__init__(task_types, limits=limits, allow=allow, environment=environment)
 
     async def execute(self, execution: Execution) -> TaskOutcome:
         """Run the module to its end."""
@@ -121,8 +107,8 @@ class PythonOperative(Operative):
         argv = (self._interpreter, "-P", "-u", "-m", module, *arguments)
         extra = {VARIABLE: str(RESULT_FD), "PYTHONPATH": self._path}
         with tempfile.NamedTemporaryFile(dir=execution.work_dir, prefix="result-") as result_file:
-            result = await self._commands.run(execution, argv, secret, extra=extra, pass_fds=(result_file.fileno(),))
-            outcome = await self._commands.outcome(execution, result)
+            result = await self.commands.run(execution, argv, secret, extra=extra, pass_fds=(result_file.fileno(),))
+            outcome = await self.commands.outcome(execution, result)
             if isinstance(outcome, Failed):
                 return self._explained(outcome, result, module)
             assert isinstance(outcome, Completed)

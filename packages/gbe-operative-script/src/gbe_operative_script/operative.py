@@ -21,9 +21,9 @@ from typing import Annotated
 
 from gbe_envoy.adapter import DEFAULT_ALLOW, Limits
 from gbe_jobs_domain.outcomes import TaskOutcome
-from gbe_operative.contract import Execution, Operative, OperativeContext
+from gbe_operative.contract import Execution
 from gbe_operative.plugin_settings import Setting, Settings, from_environment, root_of
-from gbe_operative_command import STDIN_PARAMS, TaskCommands
+from gbe_operative_command import STDIN_PARAMS, CommandOperative
 from gbe_operative_script.arguments import arguments_of
 from gbe_operative_script.script import inspect
 
@@ -39,7 +39,7 @@ class ScriptSettings(Settings, frozen=True, kw_only=True):
     ] = None
 
 
-class ScriptOperative(Operative):
+class ScriptOperative(CommandOperative):
     """Serves any task types with script files below `root` (default: what `GBE_SCRIPT_ROOT` names)."""
 
     def __init__(
@@ -51,22 +51,8 @@ class ScriptOperative(Operative):
         allow: Collection[str] = DEFAULT_ALLOW,
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        self._types = tuple(task_types)
+        super().__init__(task_types, limits=limits, allow=allow, environment=environment)
         self._root = root_of("GBE_SCRIPT_ROOT", root or from_environment(ScriptSettings).root)
-        self._commands = TaskCommands(limits=limits, allow=allow, environment=environment)
-
-    @property
-    def handles(self) -> tuple[str, ...]:
-        """As given."""
-        return self._types
-
-    async def start(self, context: OperativeContext) -> None:
-        """Start the guardian, which ends the commands of a worker that was killed."""
-        await self._commands.start(context)
-
-    async def close(self) -> None:
-        """End what still runs."""
-        await self._commands.close()
 
     async def execute(self, execution: Execution) -> TaskOutcome:
         """Check the script and run it to its end."""
@@ -74,10 +60,10 @@ class ScriptOperative(Operative):
         # In a thread: the root may be on a file system that has gone to sleep.
         argv = await asyncio.to_thread(self._argv, params)
         variables = {name: value for name, value in params.items() if name not in NOT_VARIABLES}
-        result = await self._commands.run(execution, argv, variables)
-        return await self._commands.outcome(execution, result)
+        result = await self.commands.run(execution, argv, variables)
+        return await self.commands.outcome(execution, result)
 
     def _argv(self, params: Mapping[str, str]) -> list[str]:
         arguments = arguments_of(params.get("args", ""))
-        script = inspect(self._root, params.get("script_path"), params.get("interpreter"), self._commands.path)
+        script = inspect(self._root, params.get("script_path"), params.get("interpreter"), self.commands.path)
         return [*script.command, *arguments]

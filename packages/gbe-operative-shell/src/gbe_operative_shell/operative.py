@@ -17,14 +17,14 @@ from collections.abc import Collection, Mapping, Sequence
 
 from gbe_envoy.adapter import DEFAULT_ALLOW, Limits
 from gbe_jobs_domain.outcomes import FailureKind, TaskOutcome
-from gbe_operative.contract import Execution, Operative, OperativeContext, OperativeError
-from gbe_operative_command import STDIN_PARAMS, TaskCommands
+from gbe_operative.contract import Execution, OperativeError
+from gbe_operative_command import STDIN_PARAMS, CommandOperative
 
 NOT_VARIABLES = STDIN_PARAMS | {"command"}
 """Params that are not put into the environment."""
 
 
-class ShellOperative(Operative):
+class ShellOperative(CommandOperative):
     """Serves any task types with `sh -c`."""
 
     def __init__(
@@ -35,21 +35,7 @@ class ShellOperative(Operative):
         allow: Collection[str] = DEFAULT_ALLOW,
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        self._types = tuple(task_types)
-        self._commands = TaskCommands(limits=limits, allow=allow, environment=environment)
-
-    @property
-    def handles(self) -> tuple[str, ...]:
-        """As given."""
-        return self._types
-
-    async def start(self, context: OperativeContext) -> None:
-        """Start the guardian, which ends the commands of a worker that was killed."""
-        await self._commands.start(context)
-
-    async def close(self) -> None:
-        """End what still runs."""
-        await self._commands.close()
+        super().__init__(task_types, limits=limits, allow=allow, environment=environment)
 
     async def execute(self, execution: Execution) -> TaskOutcome:
         """Run the command to its end."""
@@ -58,5 +44,5 @@ class ShellOperative(Operative):
         if not command:
             raise OperativeError("missing param: command", kind=FailureKind.REJECTED)
         variables = {name: value for name, value in params.items() if name not in NOT_VARIABLES}
-        result = await self._commands.run(execution, ("/bin/sh", "-c", command), variables)
-        return await self._commands.outcome(execution, result)
+        result = await self.commands.run(execution, ("/bin/sh", "-c", command), variables)
+        return await self.commands.outcome(execution, result)
