@@ -86,7 +86,7 @@ def test_the_depth_is_limited() -> None:
 
 def test_a_circle_is_spelled_out_from_where_it_begins() -> None:
     assert lineage_of(a_task(lineage=("top", "a")), "b") == ["top", "a", "b"]
-    with pytest.raises(OperativeError, match="^cyclic molecules: a → b → a$"):
+    with pytest.raises(OperativeError, match=r"^cyclic molecules: a → b → a$"):
         lineage_of(a_task(lineage=("top", "a", "b")), "a")
 
 

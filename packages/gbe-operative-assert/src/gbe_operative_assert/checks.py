@@ -124,7 +124,8 @@ def _lines(data: Data, begin: int, end: int) -> tuple[list[str], bool]:
 def _diff(expected: list[str], actual: list[str], before: int, column: int) -> Iterator[str]:
     """A unified diff without its head, line numbers counted from `before`.
 
-    Where lines differ only in what can't be seen (spaces at an end, combined letters, look-alike spaces), it is spelled out.
+    Where lines differ only in what can't be seen (spaces at an end, combined letters, no-break spaces), it is spelled
+    out.
     """
     first = True
     lookalikes = _seen(expected) & _seen(actual)
