@@ -79,6 +79,19 @@ def test_small_differences(value: str, output: bytes, says: list[str]) -> None:
     assert complaint(Match.EXACT, value, output).splitlines()[4:] == says
 
 
+@pytest.mark.parametrize(
+    ("value", "output", "says"),
+    [
+        ("a b", b"a b  \n", ["-a b", "+a b\\x20\\x20"]),
+        ("caf\u00e9", "cafe\u0301".encode(), ["-caf\\xe9", "+cafe\\u0301"]),
+        ("1 000", "1\u00a0000".encode(), ["-1 000", "+1\\xa0000"]),
+        ("caf\u00e9", "th\u00e9".encode(), ["-caf\u00e9", "+th\u00e9"]),
+    ],
+)
+def test_what_looks_the_same_is_spelled_out(value: str, output: bytes, says: list[str]) -> None:
+    assert complaint(Match.EXACT, value, output).splitlines()[4:] == says
+
+
 def test_a_long_diff_is_cut_and_says_so() -> None:
     expected = "".join(f"{number}\n" for number in range(100_000))
     actual = "".join(f"{number * (1 if number < 50_000 else 2)}\n" for number in range(100_000))

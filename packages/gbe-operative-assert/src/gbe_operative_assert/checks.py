@@ -13,6 +13,7 @@ import mmap
 import os
 import re
 import sys
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -121,16 +122,38 @@ def _lines(data: Data, begin: int, end: int) -> tuple[list[str], bool]:
 
 
 def _diff(expected: list[str], actual: list[str], before: int, column: int) -> Iterator[str]:
-    """A unified diff without its head, line numbers counted from `before`."""
+    """A unified diff without its head, line numbers counted from `before`.
+
+    Where lines differ only in what can't be seen (spaces at an end, combined letters, no-break spaces), it is spelled
+    out.
+    """
     first = True
+    lookalikes = _seen(expected) & _seen(actual)
     for text in list(difflib.unified_diff(expected, actual, lineterm="", n=CONTEXT))[2:]:
         if text.startswith("@@"):
             yield re.sub(r"([-+])(\d+)", lambda found: f"{found[1]}{int(found[2]) + before}", text)
             continue
         changed = text[:1] in "-+"
-        yield text[:1] + _shown(text[1:], column if changed and first else 0)
+        shown = _shown(text[1:], column if changed and first else 0)
+        yield text[:1] + (_spelled(shown) if changed and _as_seen(text[1:]) in lookalikes else shown)
         if text[:1] == "+":
             first = False
+
+
+def _as_seen(line: str) -> str:
+    """What two lines have in common that look the same."""
+    return unicodedata.normalize("NFKC", line).rstrip()
+
+
+def _seen(lines: list[str]) -> set[str]:
+    return {_as_seen(line) for line in lines}
+
+
+def _spelled(shown: str) -> str:
+    """Whatever is not ASCII by its number, and the spaces at the end."""
+    text = shown.rstrip(" ")
+    spelled = "".join(c if c.isascii() or c == "…" else c.encode("unicode_escape").decode() for c in text)
+    return spelled + "\\x20" * (len(shown) - len(text))
 
 
 # --- the others -------------------------------------------------------------------------------------
