@@ -299,6 +299,8 @@ PFNA = [
     (pfna(ENTRY | {"values": [1, None, 2]}), "PFNA entry values must be integers"),
     (pfna(ENTRY | {"values": [1, "x", 2]}), "PFNA entry values must be integers"),
     (pfna(ENTRY | {"tick": -1}), "PFNA entry tick must be >= 0"),
+    (pfna(ENTRY | {"tick": None}), "PFNA entry tick must be an integer"),
+    (pfna(ENTRY | {"tick": [1]}), "PFNA entry tick must be an integer"),
     (pfna(ENTRY) | {"nid": ""}, "PFNA nid must be a non-empty string"),
 ]
 

@@ -79,7 +79,11 @@ def _entry(value: Any, gid: str, run_id: str, nid: str, length: int) -> PFNAInpu
     pfna_id = str(required(doc, "pfna_id", message))
     if not pfna_id:
         raise ValueError("PFNA entry pfna_id must be a non-empty string")
-    tick = int(required(doc, "tick", message))
+    try:
+        tick = int(required(doc, "tick", message))
+    except (TypeError, OverflowError) as error:
+        # Section 1: what is refused is a ValueError; the TypeErrors of section 1.2 are the run config's.
+        raise ValueError("PFNA entry tick must be an integer") from error
     if tick < 0:
         raise ValueError("PFNA entry tick must be >= 0")
     raw = required(doc, "values", message)
