@@ -81,6 +81,7 @@ async def test_a_value_is_never_an_option(modules: Modules) -> None:
         ("nope", "python", "no module acme_tasks.nope is there to run, neither installed for"),
         ("nope.inner", "python", "no module acme_tasks.nope.inner is there to run"),
         (None, "python", "no module acme_tasks.python is there to run"),
+        (None, "python", "GBE_PYTHON_PATH); the task type gave its name, for there is no param 'module'"),
         ("..os", "python", "param 'module': '..os' is not a module of the package acme_tasks"),
         ("os; import sys", "python", "is not a module"),
         ("/etc/passwd", "python", "is not a module"),

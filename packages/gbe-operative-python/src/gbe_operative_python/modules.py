@@ -110,12 +110,12 @@ class PythonOperative(CommandOperative):
             result = await self.commands.run(execution, argv, secret, extra=extra, pass_fds=(result_file.fileno(),))
             outcome = await self.commands.outcome(execution, result)
             if isinstance(outcome, Failed):
-                return self._explained(outcome, result, module)
+                return self._explained(outcome, result, module, named="module" in execution.params)
             assert isinstance(outcome, Completed)
             data = await _result(execution, Path(result_file.name))
         return msgspec.structs.replace(outcome, data=data)
 
-    def _explained(self, failed: Failed, result: CommandResult, module: str) -> Failed:
+    def _explained(self, failed: Failed, result: CommandResult, module: str, *, named: bool) -> Failed:
         """Python's own complaint about a module that is not there, in our words."""
         stderr = failed.stderr
         if result.exit_code != 1 or not _NO_MODULE.match(stderr):
@@ -123,7 +123,8 @@ class PythonOperative(CommandOperative):
         return msgspec.structs.replace(
             failed,
             error=f"no module {module} is there to run, neither installed for {self._interpreter} nor in {self._path} "
-            "(GBE_PYTHON_PACKAGE, GBE_PYTHON_PATH)",
+            "(GBE_PYTHON_PACKAGE, GBE_PYTHON_PATH)"
+            + ("" if named else "; the task type gave its name, for there is no param 'module'"),
             kind=FailureKind.REJECTED,
         )
 
