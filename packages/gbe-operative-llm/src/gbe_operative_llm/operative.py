@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -57,6 +58,8 @@ class LlmOperative(Operative):
             return
         import httpx
 
+        # It tells of each request, with the whole address, at the level of what an operator wants to read.
+        logging.getLogger("httpx").setLevel(logging.WARNING)
         self._url = _endpoint(settings.base_url)
         proxy = settings.proxy
         try:
