@@ -195,7 +195,7 @@ class TestScenarios:
         assert (copy["name"], copy["tags"], copy["core_params"]["ticks_total"]) == ("Mine", ["own"], 9)
         assert await gate.get("/scenarios/line-4") == original
         assert (await gate.post("/scenarios/line-4/clone", body, 409))["error"]["code"] == "scenario_exists"
-        for bad in ("../up", "a b", "", "x" * 65):
+        for bad in ("../up", "a b", "", "x" * 65, ".", "..", ".hidden"):
             await gate.post("/scenarios/line-4/clone", {"id": bad}, 422)
 
 

@@ -87,6 +87,7 @@ async def test_a_run_that_ended_while_the_service_was_away_is_recorded(site: Sit
         assert detail["log"] == {"state": "complete", "entries": detail["log"]["entries"], "complete": True}
         assert detail["summary_metrics"]["total_ticks"] == 500
         assert (await gate.get("/history"))[0]["result"] == "completed"
+        assert (await gate.get("/state"))["run"]["state"] == "completed"
 
 
 @pytest.mark.slow
@@ -100,6 +101,7 @@ async def test_the_service_is_killed_with_its_whole_ecumene(tmp_path: Path) -> N
         end = await gate.end(run_id)
         # Handed back in time, the session was run anew; else its Operative is known to have died with it.
         assert end["state"] == "completed" or "its worker died" in end["fault_reason"], end
+        assert (await gate.get("/state"))["run"]["state"] == end["state"]
         assert (await gate.run("gf01"))["state"] == "completed"
 
 

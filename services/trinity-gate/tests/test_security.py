@@ -54,12 +54,30 @@ class TestHostAndOrigin:
     async def test_loopback_names_are_ours_whatever_the_port(self, gate: GateProcess, host: str) -> None:
         assert (await gate.client.get("/state", headers={"Host": host})).status_code == 200
 
-    @pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://localhost:1", "https://127.0.0.1"])
+    @pytest.mark.parametrize(
+        "origin",
+        ["http://evil.example", "null", "http://localhost:1", "https://127.0.0.1", "http://[bad", "http://[::g]"],
+    )
     async def test_another_origin_writes_nothing(self, gate: GateProcess, origin: str) -> None:
         before = await gate.get("/history")
         response = await gate.client.post("/runs", json={"scenario_id": "gf01"}, headers={"Origin": origin})
         assert error_of(response) == (403, "bad_origin")
         assert await gate.get("/history") == before
+
+    @pytest.mark.parametrize(
+        "head",
+        [b"GET /state HTTP/1.1\r\nHost:\xff\r\n\r\n", b"GET /state HTTP/1.1\r\n\r\n", b"\x16\x03\x01 TLS\r\n\r\n"],
+        ids=["host", "no host", "TLS"],
+    )
+    async def test_what_is_no_http_is_answered_in_the_same_shape(self, gate: GateProcess, head: bytes) -> None:
+        url = httpx.URL(gate.url)
+        reader, writer = await asyncio.open_connection(url.host, url.port)
+        writer.write(head)
+        answer, _, body = (await reader.read()).partition(b"\r\n\r\n")
+        writer.close()
+        assert answer.startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 403 "))
+        assert set(json.loads(body)["error"]) == {"code", "message", "field"}
+        assert b"\r\ncontent-security-policy: " in answer.lower()
 
     async def test_its_own_page_writes(self, gate: GateProcess) -> None:
         headers = {"Origin": gate.url.rstrip("/"), "Sec-Fetch-Site": "same-origin"}

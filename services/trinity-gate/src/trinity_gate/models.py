@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, StringConstraints
 
-RUN_ID = r"^[A-Za-z0-9._-]{1,64}$"
-SCENARIO_ID = r"^[A-Za-z0-9._-]{1,64}$"
+SCENARIO_ID = r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$"
+"""Without a dot at the front: clients take `/scenarios/..` for another path, so `..` could never be asked for again."""
 
 MAX_TICKS = 1_000_000_000
 

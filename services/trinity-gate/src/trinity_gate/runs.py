@@ -118,6 +118,8 @@ class Runs:
         self._last = None if last is None or last.run_id == dismissed else last
         for record in await self._index.unfinished():
             run = self._take(ActiveRun(record))
+            if self._last is not None and self._last.run_id == record.run_id:
+                self._last = record  # the one that changes: the state shows what became of it
             if record.over:
                 run.started = record.ticks_completed > 0
                 self._spawn(self._guarded(run, self._collect_rest(run)), f"collect {record.run_id}")

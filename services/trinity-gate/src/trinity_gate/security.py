@@ -110,8 +110,7 @@ class Gatekeeper:
         """Browsers send it with every write and WebSocket of a page; what has none is no page of another site."""
         origins = [value.decode("latin-1") for name, value in headers if name == b"origin"]
         for origin in origins:
-            parts = urlsplit(origin)
-            if parts.scheme not in ("http", "https") or parts.netloc.lower() != host.lower():
+            if not _is_ours(origin, host):
                 raise _Denied(403, "bad_origin", "a page of another origin may not do this")
         site = _one(headers, b"sec-fetch-site")
         if site is not None and site not in ("same-origin", "none"):
@@ -210,6 +209,15 @@ def _host_name(host: str) -> str | None:
         return parts.hostname
     except ValueError:
         return None
+
+
+def _is_ours(origin: str, host: str) -> bool:
+    """Whether an Origin header names the host that the request is sent to."""
+    try:
+        parts = urlsplit(origin)
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and parts.netloc.lower() == host.lower()
 
 
 def _one(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> str | None:

@@ -18,6 +18,7 @@ from typing import ClassVar
 
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from gbe_ecumene.local import LocalEcumene
 from gbe_nexus import Transport, connect, now_ms
@@ -34,7 +35,7 @@ from trinity_gate.index import Index
 from trinity_gate.runlog import LogFiles
 from trinity_gate.runs import Runs, RunSettings
 from trinity_gate.scenarios import Scenarios
-from trinity_gate.security import allowed_hosts
+from trinity_gate.security import HEADERS, allowed_hosts
 from trinity_gate.settings import GateSettings, default_data
 from trinity_gate.tokens import Tokens
 
@@ -184,7 +185,7 @@ class GateService(Role):
     async def _serve(self, app: ASGIApp, listener: socket.socket) -> None:
         config = uvicorn.Config(
             app,
-            http="h11",  # httptools would take a head of any size
+            http=_Protocol,  # of h11: httptools would take a head of any size
             h11_max_incomplete_event_size=MAX_HEAD,
             ws="websockets-sansio",
             ws_max_size=64 * 1024,
@@ -221,6 +222,24 @@ class _Store:
     temporary: Path
     base: GovernanceBase
     scenarios: Scenarios
+
+
+class _Protocol(H11Protocol):
+    """What is no HTTP never reaches the application; it is answered in the shape of all other errors all the same."""
+
+    def send_400_response(self, msg: str) -> None:
+        body = b'{"error":{"code":"bad_http","message":"this is not an HTTP request","field":null}}'
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", str(len(body)).encode()),
+            (b"connection", b"close"),
+            *HEADERS,
+        ]
+        cycle = getattr(self, "cycle", None)  # None before the first request
+        if cycle is None or cycle.response_complete or not cycle.response_started:
+            head = b"".join(name + b": " + value + b"\r\n" for name, value in headers)
+            self.transport.write(b"HTTP/1.1 400 Bad Request\r\n" + head + b"\r\n" + body)
+        self.transport.close()
 
 
 class _Server(uvicorn.Server):
