@@ -22,6 +22,9 @@ HEALING = 20.0
 """Seconds after an Oracle's fault in which another may queue a task a second time."""
 ORPHANS = 2.0
 """Seconds after the death of a worker in which its commands may still be seen."""
+
+ORPHANED = 1
+"""What a command calls its worker whose parent has died: its parent is process 1 then."""
 TERMINAL = ("completed", "failed", "cancelled")
 
 
@@ -333,6 +336,10 @@ class _JobChecker:
         workers = (before.worker, again.worker)
         for incident in self.run.incidents:
             if incident.role == "operative" and incident.pid in workers and _overlap(incident, begin, end, 0.0):
+                return "worker"
+            # Its worker was killed between starting it and its first words, so it can't name that worker any more.
+            orphaning = incident.role == "operative" and incident.kind in ("kill", "died")
+            if orphaning and before.worker == ORPHANED and abs(incident.begin - before.started_at) <= SLACK:
                 return "worker"
         for role in ("server", "machine"):
             if any(i.role == role and _overlap(i, begin, end, RECONNECT) for i in self.run.incidents):

@@ -277,6 +277,19 @@ def test_a_worker_that_stood_still_with_the_task_explains_its_own_later_start() 
     assert check(run).problems == []
 
 
+def test_a_worker_that_was_killed_before_its_command_could_name_it_explains_the_second_start() -> None:
+    run = good()
+    again(run, "a", 20.0)
+    first = next(index for index, one in enumerate(run.executions) if one.task == "a")
+    run.executions[first] = replace(run.executions[first], worker=1)
+    assert [problem.kind for problem in check(run).problems] == ["unexplained"]
+    begun = run.executions[first].started_at
+    killed(run, "operative", begun - 5.0, begun - 4.0, 98)
+    assert [problem.kind for problem in check(run).problems] == ["unexplained"], "another one, at another time"
+    killed(run, "operative", begun - 0.05, begun + 1.0, 97)
+    assert check(run).problems == []
+
+
 def test_an_oracle_explains_it_by_a_second_queue_message() -> None:
     run = good()
     again(run, "a", 20.0)
