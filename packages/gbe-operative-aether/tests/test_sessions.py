@@ -182,6 +182,8 @@ async def test_a_session_is_paused_stepped_resumed_and_cancelled_between_two_tic
     outcome = await sessions.outcome(task)
     assert outcome.result is wire.SessionResult.CANCELLED
     assert running.tick <= outcome.ticks_completed < ENDLESS
+    assert outcome.metrics is not None
+    assert outcome.metrics["total_ticks"] == outcome.metrics["uledger_entries"] == outcome.ticks_completed
     log = await sessions.log(task)
     assert len(log) == outcome.log_entries
     assert sum(entry["event"] == "tick_complete" for entry in log) == outcome.ticks_completed

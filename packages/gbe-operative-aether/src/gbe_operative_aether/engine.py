@@ -227,7 +227,8 @@ class _Run:
             outcome = SessionResult.COMPLETED if completed else SessionResult.CANCELLED
             if last and result.completed_ticks:
                 check = figure(result.tick_result.primary_manifest.manifest_check)
-            if completed and result.metrics is not None:
+            # Of a cancelled session, where there was time for its ledger.
+            if (completed or last) and result.metrics is not None:
                 metrics = msgspec.to_builtins(result.metrics)
         return Ended(
             result=outcome,

@@ -24,7 +24,7 @@ export async function startWithOptions({ surface, api, toasts }) {
     select(store.get("scenarios").map(({ id, name }) => [id, name === id ? id : `${name} (${id})`])),
     { wide: true },
   );
-  scenario.input.value = store.get("scenario")?.id ?? store.get("scenarios")[0]?.id ?? "";
+  scenario.input.value = store.get("scenario")?.id ?? openScenario(store) ?? store.get("scenarios")[0]?.id ?? "";
   const ticks = field(
     "Ticks",
     el("input", { type: "text", inputmode: "numeric", autocomplete: "off", placeholder: "As the scenario says" }),
@@ -80,4 +80,12 @@ export async function startWithOptions({ surface, api, toasts }) {
       return false;
     },
   });
+}
+
+/** The scenario that is being looked at (`#/scenarios/<id>`), where there is one. */
+function openScenario(store) {
+  const [, place, id] = location.hash.split("/");
+  return place === "scenarios" && id
+    ? store.get("scenarios").find((scenario) => scenario.id === decodeURIComponent(id))?.id
+    : undefined;
 }
