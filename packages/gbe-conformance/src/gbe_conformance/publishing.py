@@ -206,16 +206,19 @@ class PublishingContract(Contract):
         assert [stored(result) for result in results] == [True, False, True]
 
     async def test_stream_full_for_some_of_many(self, bus: Bus) -> None:
-        """N13: `discard: new`, full after two of five → two acks, three `StreamFull` worth another try; room helps."""
+        """N13: `discard: new`, full after two of five → two acks, three `StreamFull` worth another try; room helps.
+
+        Which two is the server's choice: a leader counts what is still on its way to the others, too.
+        """
         await bus.ensure(work_queue=True, max_messages=2)
         results = await bus.transport.publish_many([Outgoing(bus.subject(), b"%d" % n) for n in range(5)])
-        assert [stored(result) for result in results] == [True, True, False, False, False]
-        for result in results[2:]:
-            assert isinstance(result, StreamFull)
-            assert result.retryable
+        kept = [b"%d" % n for n, result in enumerate(results) if stored(result)]
+        assert len(kept) == 2
+        for result in results:
+            assert stored(result) or (isinstance(result, StreamFull) and result.retryable)
         inbox = Inbox(ack=True)
         await bus.join(inbox)
-        await inbox.expect_payloads(b"0", b"1", within=bus.patience)
+        await inbox.expect_payloads(*kept, within=bus.patience)
         await until(lambda: holds(bus, 0), bus.patience)
         await bus.publish(b"5")
         await inbox.expect_payloads(b"5", within=bus.patience)

@@ -44,6 +44,7 @@ export class LogList {
   #dropped = 0; // how many entries went at the front
   #filter = { level: "DEBUG", text: "", run: null };
   #follow = true;
+  #pulled = false;
   #selected = -1; // position, as in #matches
   #first = -1;
   #last = -1;
@@ -77,6 +78,7 @@ export class LogList {
         "aria-readonly": "true",
         on: {
           scroll: () => this.#scrolled(),
+          wheel: (event) => this.#wheeled(event),
           keydown: (event) => this.#key(event),
           click: (event) => this.#click(event),
         },
@@ -137,6 +139,7 @@ export class LogList {
   /** Keep the newest line in view, or stay where the reader is. */
   follow(on) {
     this.#follow = on;
+    this.#pulled = false;
     this.#schedule();
   }
 
@@ -160,12 +163,22 @@ export class LogList {
     });
   }
 
+  /** The reader pulls away: at once, for with lines pouring in our own scrolling would win over theirs. */
+  #wheeled({ deltaY }) {
+    this.#pulled = deltaY < 0 && this.#viewport.scrollTop > 0;
+    if (!this.#pulled) return;
+    this.#follow = false;
+    this.#moving = false;
+    this.#schedule();
+  }
+
   #scrolled() {
+    const rest = this.#viewport.scrollHeight - this.#viewport.clientHeight - this.#viewport.scrollTop;
     if (this.#moving) {
       this.#moving = false;
-    } else {
+    } else if (!this.#pulled || rest >= LINE) {
       // Scrolling up lets go, reaching the end takes hold again.
-      const rest = this.#viewport.scrollHeight - this.#viewport.clientHeight - this.#viewport.scrollTop;
+      this.#pulled = false;
       this.#follow = rest < LINE;
     }
     this.#schedule();
