@@ -57,6 +57,8 @@ async def test_a_run_by_keyboard_alone(surface: Surface) -> None:
     held = await surface.ticks()
     await press(".")
     await surface.expect_ticks_beyond(held)
+    # The tick may be seen before the answer to the step is, and until then nothing else is sent.
+    await surface.expect_controls(resume=True, step=True, stop=True)
     await press("x")
     await expect(surface.dialog.get_by_role("button", name="Cancel")).to_be_focused()
     await press("Tab")
