@@ -163,16 +163,15 @@ class Gate:
         """4.5.2. Raises 404."""
         record = await self.runs.record(run_id)
         log_state, entries = await self.runs.log_info(run_id)
-        left = record.bundle_size is not None and record.bundle_size >= 0
+        collected = self.runs.collected(record)
+        left = collected and record.bundle_size is not None and record.bundle_size >= 0
         return RunDetail(
             run=await self.runs.status(run_id),
             summary_metrics=record.metrics or {},
             governance=GovernanceSnapshot(**record.governance),
             overrides=record.overrides,
             log=LogInfo(state=log_state, entries=entries, complete=log_state in ("complete", "disabled")),
-            export=ExportInfo(
-                available=record.bundle_size is not None, complete=left, size=record.bundle_size if left else None
-            ),
+            export=ExportInfo(available=collected, complete=left, size=record.bundle_size if left else None),
             live=await self.runs.live(run_id),
         )
 

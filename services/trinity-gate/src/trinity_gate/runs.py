@@ -677,10 +677,14 @@ class Runs:
         record = await self.record(run_id)
         if not record.over:
             raise conflict("run_active", f"run {run_id} is still under way: it can be exported when it is over")
-        if run_id in self._by_id:
+        if not self.collected(record):
             raise conflict("not_ready", f"the results of run {run_id} are still being collected")
         self._need_bus()
         return record
+
+    def collected(self, record: RunRecord) -> bool:
+        """Whether the run is over and nothing more will be known of it."""
+        return record.over and record.run_id not in self._by_id
 
     async def bundle(self, run_id: str) -> Export | None:
         """The zip that the Operative left; None where it left none. Raises 404, 409, 503."""
