@@ -59,17 +59,22 @@ export function openDialog({ title, body = [], actions, onSubmit = () => true, f
   return new Promise((resolve) => {
     let answer = null;
     let busy = false;
+    // What is under way is waited for: its failure would have nowhere to be said.
+    dialog.addEventListener("keydown", (event) => busy && event.key === "Escape" && event.preventDefault());
+    dialog.addEventListener("cancel", (event) => busy && event.preventDefault());
     const choose = async (action) => {
       if (busy) return;
       if (action.submit) {
         busy = true;
         dialog.setAttribute("aria-busy", "true");
+        buttons.get(action.name).setAttribute("aria-busy", "true");
         let accepted = false;
         try {
           accepted = await onSubmit();
         } finally {
           busy = false;
           dialog.removeAttribute("aria-busy");
+          buttons.get(action.name).removeAttribute("aria-busy");
         }
         if (!accepted) return;
       }

@@ -35,7 +35,7 @@ export class Governance {
   #presetList = el("div", { class: "preset-list" });
   #failure = el("div", { class: "form-error", role: "alert" });
   #changes = el("div", { class: "changes", role: "status" });
-  #fieldset = el("fieldset", { class: "plain" });
+  #fieldset = el("fieldset", { class: "plain", disabled: true }); // until there is something to edit
   #save = button("Save", { icon: "save", kind: "primary" });
   #discard = button("Discard", { kind: "danger-quiet" });
   #card;
@@ -131,6 +131,7 @@ export class Governance {
       ),
       this.#card,
     );
+    this.#save.disabled = this.#discard.disabled = true;
     this.#save.addEventListener("click", () => this.#saveDraft());
     this.#discard.addEventListener("click", () => this.#discardDraft());
     ctx.surface.store.watch(["who"], () => this.#draw());
@@ -176,7 +177,13 @@ export class Governance {
       );
       this.#take(base);
     } catch (error) {
-      this.#ctx.toasts.error("The governance could not be read", error);
+      this.#ctx.toasts.note("The governance could not be read", error);
+      // What was read before stays in view; without that there is nothing to edit.
+      replace(
+        this.#failure,
+        el("span", { text: `The governance could not be read: ${error.message} (${error.code})` }),
+        button("Try again", { kind: "quiet small", on: { click: () => this.#refresh() } }),
+      );
     }
   }
 
