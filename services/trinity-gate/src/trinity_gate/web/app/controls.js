@@ -60,7 +60,7 @@ export class Controls {
 
     const pillIcon = icon("idle");
     const pillText = el("span");
-    const pill = el("span", { class: "pill", role: "status" }, pillIcon, pillText);
+    const pill = el("span", { class: "pill" }, pillIcon, pillText);
     const scenario = el(
       "button",
       {
@@ -68,7 +68,7 @@ export class Controls {
         class: "scenario-chip",
         on: { click: () => ctx.router.go("scenarios", store.get("scenario")?.id ?? "") },
       },
-      el("span", { class: "chip-label", text: "Active scenario" }),
+      el("span", { class: "chip-label" }, "Active", el("span", { text: " scenario" })),
       el("strong"),
     );
 

@@ -4,6 +4,7 @@
  * @module
  */
 
+import { Audit } from "../audit.js";
 import { button, el, replace, set, setText } from "../dom.js";
 import { openDialog } from "../dialog.js";
 import { failAt, field, numberOf } from "../fields.js";
@@ -39,11 +40,13 @@ export class Governance {
   #save = button("Save", { icon: "save", kind: "primary" });
   #discard = button("Discard", { kind: "danger-quiet" });
   #card;
+  #audit;
   #saving = false;
   #saved = false;
 
   constructor(ctx) {
     this.#ctx = ctx;
+    this.#audit = new Audit(ctx);
     const radios = MODES.map(([mode, label, text]) => {
       const input = el(
         "input",
@@ -130,6 +133,7 @@ export class Governance {
         ),
       ),
       this.#card,
+      this.#audit.element,
     );
     this.#save.disabled = this.#discard.disabled = true;
     this.#save.addEventListener("click", () => this.#saveDraft());
@@ -140,6 +144,11 @@ export class Governance {
 
   show() {
     this.#refresh();
+    this.#audit.show();
+  }
+
+  hide() {
+    this.#audit.hide();
   }
 
   isDirty() {
