@@ -145,6 +145,11 @@ export class Chart {
       paint.globalAlpha = 1;
     }
 
+    if (!points.length) {
+      paint.textAlign = "center";
+      paint.fillText("no data yet", (PAD.left + width - PAD.right) / 2, level(0.25 * top));
+    }
+
     let marked = newest;
     if (this.#hover !== null && points.length) {
       const distance = (point) => Math.abs(x(point) - this.#hover);

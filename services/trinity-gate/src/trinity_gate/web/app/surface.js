@@ -183,7 +183,7 @@ export class Surface {
     try {
       this.store.set({ scenarios: await this.#api.scenarios() });
     } catch (error) {
-      this.#toasts.error("The scenarios could not be read", error);
+      this.#toasts.unread("The scenarios could not be read", error);
     }
   }
 
@@ -254,10 +254,7 @@ export class Surface {
     try {
       if (id !== null) topology = (await this.#api.scenario(id)).advanced?.topology ?? null;
     } catch (error) {
-      if (error.status !== 404 && error.code !== "unreachable") this.#toasts.error(
-        `The topology of ${id} could not be read`,
-        error,
-      );
+      if (error.status !== 404) this.#toasts.unread(`The topology of ${id} could not be read`, error);
     }
     if (this.#topologyOf === id) this.store.set({ topology });
   }

@@ -146,7 +146,7 @@ export class History {
     } catch (error) {
       if (turn !== this.#turn) return;
       if (this.#entries.length) {
-        this.#ctx.toasts.error("The history could not be read", error);
+        this.#ctx.toasts.unread("The history could not be read", error);
         return;
       }
       this.#ctx.toasts.note("The history could not be read", error);
@@ -275,7 +275,7 @@ export class History {
       detail = await api.historyEntry(id);
     } catch (error) {
       if (this.#open === id) this.#drawSide(el("p", { class: "empty", text: `${id}: ${error.message}` }));
-      if (!again) toasts.error(`${id} could not be read`, error);
+      if (!again) toasts.unread(`${id} could not be read`, error);
       return;
     }
     // What is in view stays, with its focus and its place, where nothing changed.

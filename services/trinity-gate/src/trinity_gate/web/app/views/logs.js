@@ -205,7 +205,7 @@ export class Logs {
       );
       fill();
     } catch (error) {
-      this.#ctx.toasts.error("The list of runs could not be read", error);
+      this.#ctx.toasts.unread("The list of runs could not be read", error);
     }
   }
 

@@ -183,11 +183,11 @@ export class Scenarios {
   async #setActive() {
     const { surface } = this.#ctx;
     const id = this.#detail?.id;
-    if (!id || this.#activating || !surface.may("operator") || !(await this.settled(id))) return;
+    if (!id || this.#activating || !surface.may("operator")) return;
     this.#activating = true;
     this.#drawRights();
     try {
-      await surface.activate(id);
+      if (await this.settled(id)) await surface.activate(id);
     } finally {
       this.#activating = false;
       this.#drawRights();
