@@ -89,6 +89,13 @@ async def test_a_fault_is_shown_with_its_reason_and_reset_acknowledges_it(surfac
     await surface.expect_controls(reset=True)
     await expect(surface.panel("dashboard").locator(".banner")).to_contain_text("topology_snapshot must be populated")
     await surface.picture("fault")
+
+    # However long a reason is, what is below it stays within reach.
+    reason = surface.panel("dashboard").locator(".banner-text span")
+    await reason.evaluate("node => { node.textContent = 'no end of it '.repeat(900); }")
+    box = await surface.panel("dashboard").locator(".banner").bounding_box()
+    assert box is not None
+    assert box["height"] < 300
     await surface.page.keyboard.press("s")  # no start before it is acknowledged
     assert surface.writes() == ["POST /runs"]
     await surface.control("reset").click()

@@ -88,6 +88,11 @@ async def test_another_run_has_another_log_and_an_empty_view_says_why(surface: S
     await choice.select_option(first)  # both are known now
     await expect(lines.first).to_contain_text("8 ticks, 2 windows")
     await expect(nothing).to_be_hidden()
+    await lines.first.click()
+    await expect(panel.locator(".log-detail")).to_contain_text("8 ticks, 2 windows")
+    await panel.get_by_role("button", name="Close").click()
+    await expect(panel.locator(".log-detail")).to_be_hidden()
+    await expect(panel.locator(".log-viewport")).to_be_focused()
 
     await panel.get_by_label("Search in the entries").fill("nowhere to be found")
     await expect(nothing).to_have_text("No entry matches.")

@@ -50,9 +50,11 @@ export function openDialog({ title, body = [], actions, onSubmit = () => true, f
   );
   const dialog = el(
     "dialog",
-    { class: `dialog ${kind}`.trim(), "aria-labelledby": titleId, "aria-describedby": bodyId },
+    { class: `dialog ${kind}`.trim(), "aria-labelledby": titleId },
     form,
   );
+  // A text belongs to the question; a form is read field by field.
+  if (!form.querySelector("input, select, textarea")) dialog.setAttribute("aria-describedby", bodyId);
   trap(dialog);
   document.body.append(dialog);
 

@@ -143,6 +143,11 @@ export class LogList {
     this.#schedule();
   }
 
+  /** Let the selected entry go. */
+  release() {
+    this.#select(-1);
+  }
+
   #drop(number) {
     const gone = this.#dropped + number;
     this.#entries.splice(0, number);

@@ -20,7 +20,7 @@ export class PillarCards {
   /** `detailed`: with an explanation, as links to nothing: cards are read-only. */
   constructor({ detailed = false } = {}) {
     for (const id of PILLARS) {
-      const name = el("h3", { class: "pillar-name", text: id });
+      const name = el("h2", { class: "pillar-name", text: id });
       const status = el("span", { class: "pillar-status", text: "unknown" });
       const headline = el("p", { class: "pillar-headline" });
       const secondary = el("p", { class: "pillar-secondary" });

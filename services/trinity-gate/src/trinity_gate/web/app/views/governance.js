@@ -255,6 +255,7 @@ export class Governance {
     if (dirty) this.#saved = false;
     replace(
       this.#changes,
+      !may && el("span", { class: "hint", text: "An overseer may change this." }),
       this.#saved && "Saved: it reaches the runs that are started from now on",
       lines.map(([name, before, after]) => el(
         "span",

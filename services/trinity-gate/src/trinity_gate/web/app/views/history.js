@@ -6,7 +6,7 @@
 
 import { button, el, icon, replace, setText } from "../dom.js";
 import { refill, select } from "../fields.js";
-import { between, bytes, count, duration, moment, words } from "../format.js";
+import { between, brief, bytes, count, duration, moment, words } from "../format.js";
 import { governanceFacts } from "../governancefacts.js";
 
 const PAGE = 50;
@@ -21,11 +21,6 @@ const PICTURES = { completed: "check", cancelled: "cancelled", fault: "error", r
 /** A run's result with its picture: never colour alone. */
 function resultTag(result) {
   return el("span", { class: "result", data: { result } }, icon(PICTURES[result] ?? "unknown"), result);
-}
-
-/** A long id by its end, which is what tells two apart. */
-function brief(id) {
-  return id.length <= 16 ? id : `…${id.slice(-8)}`;
 }
 
 export class History {
@@ -190,9 +185,9 @@ export class History {
           {
             data: { run: id },
             "aria-current": id === this.#open ? "true" : null,
-            on: { click: (event) => event.target.closest("input, button") || this.#pick(id) },
+            on: { click: (event) => event.target.closest("label, button") || this.#pick(id) },
           },
-          el("td", {}, box),
+          el("td", {}, el("label", { class: "hit" }, box)),
           el("td", { class: "when", text: moment(start) }),
           el("td", { class: "what", text: scenario }),
           el("td", {}, resultTag(result)),

@@ -6,7 +6,7 @@
 
 import { button, el, icon, replace, set, setText } from "../dom.js";
 import { refill, select } from "../fields.js";
-import { count, moment, timeOfDay } from "../format.js";
+import { brief, count, moment, timeOfDay } from "../format.js";
 import { RunLog } from "../logbook.js";
 import { LEVELS, LogList } from "../loglist.js";
 
@@ -21,7 +21,7 @@ export class Logs {
   #visible = false;
   #status = "";
   #list;
-  #run = select([[CURRENT, "Current run"]], { "aria-label": "Run" });
+  #run = select([[CURRENT, "Current: none"]], { "aria-label": "Run" });
   #level = select(
     LEVELS.map((level) => [
       level,
@@ -190,7 +190,7 @@ export class Logs {
 
   async #fillRuns() {
     const current = this.#ctx.surface.store.get("run");
-    const options = new Map([[CURRENT, current ? `Current run (${current.run_id})` : "Current run (none)"]]);
+    const options = new Map([[CURRENT, current ? `Current: ${brief(current.run_id)}` : "Current: none"]]);
     if (this.#chosen) options.set(this.#chosen, this.#chosen);
     const fill = () => {
       refill(this.#run, [...options]);
@@ -241,9 +241,23 @@ export class Logs {
       ["Number", entry.index === undefined ? null : count(entry.index)],
       ["Tick", entry.tick === undefined || entry.tick === null ? null : count(entry.tick)],
     ];
+    const close = button(
+      "Close",
+      {
+        kind: "bare icon-only",
+        icon: "close",
+        title: "Close (Esc in the list)",
+        on: {
+          click: () => {
+            this.#list.release();
+            this.#list.element.focus();
+          },
+        },
+      },
+    );
     replace(
       this.#detail,
-      el("header", { class: "card-head" }, el("h2", { class: "card-title", text: "Entry" })),
+      el("header", { class: "card-head" }, el("h2", { class: "card-title", text: "Entry" }), el("span", { class: "spring" }), close),
       el("p", { class: "log-detail-message", text: entry.message }),
       el(
         "dl",

@@ -60,6 +60,7 @@ export class Scenarios {
   #problem = el("div", { class: "banner-slot" });
   #failure = el("div", { class: "form-error", role: "alert" });
   #changes = el("p", { class: "changes", role: "status" });
+  #notYours = el("p", { class: "hint", text: "An overseer may change this.", hidden: true });
   #fieldset = el("fieldset", { class: "form-grid plain" });
   #advanced = el("div", { class: "advanced" });
   #topology = new Topology();
@@ -125,7 +126,7 @@ export class Scenarios {
       ),
       this.#problem,
       form,
-      el("footer", { class: "editor-foot" }, this.#changes, el("span", { class: "spring" }), this.#discard, this.#save),
+      el("footer", { class: "editor-foot" }, this.#notYours, this.#changes, el("span", { class: "spring" }), this.#discard, this.#save),
       this.#advanced,
     );
     this.element = el(
@@ -293,6 +294,7 @@ export class Scenarios {
     this.#changes.dataset.of = this.#detail.id;
     this.#editor.dataset.dirty = String(dirty);
     const may = this.#ctx.surface.may("overseer");
+    this.#notYours.hidden = may;
     const busy = this.#save.getAttribute("aria-busy") === "true";
     this.#save.disabled = !dirty || !may || busy;
     this.#discard.disabled = !dirty || busy;
