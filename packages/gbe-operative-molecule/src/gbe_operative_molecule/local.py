@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from gbe_jobs_domain.dag import topological_order
 from gbe_jobs_domain.definitions import JobDefinition, TaskDefinition, upstream_of
-from gbe_jobs_domain.edges import ARTIFACT_STORE, EdgeData, Inline, Ref, inline
+from gbe_jobs_domain.edges import ARTIFACT_STORE, EdgeData, Inline, Ref, inline, nested_deeper
 from gbe_jobs_domain.ids import task_id
 from gbe_jobs_domain.outcomes import TIMEOUT_EXIT_CODE, Completed, Failed, FailureKind, Skipped, TaskOutcome
 from gbe_jobs_domain.paths import PathError, opened
@@ -314,9 +314,11 @@ class _Run:
         return Failed(error, kind, code)
 
     async def _fitted(self, execution: Execution, outcome: TaskOutcome) -> TaskOutcome:
-        """Large data goes to the artifact store here, too."""
+        """Large and deeply nested data goes to the artifact store here, too."""
         data = outcome.data if isinstance(outcome, Completed) else None
-        if not isinstance(data, Inline) or len(bytes(data.value)) <= _LIMITS.inline_limit:
+        if not isinstance(data, Inline):
+            return outcome
+        if len(bytes(data.value)) <= _LIMITS.inline_limit and not nested_deeper(bytes(data.value)):
             return outcome
         assert isinstance(outcome, Completed)
         ref = await execution.spill(bytes(data.value), "data.json", "application/json")
