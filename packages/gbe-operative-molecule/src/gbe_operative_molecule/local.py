@@ -326,6 +326,24 @@ class _Run:
         return replace(outcome, data=replace(ref, items=data.items))
 
 
+class _StepReporter:
+    """A step's output lines, under its name."""
+
+    __slots__ = ("_prefix", "_report", "skip")
+
+    def __init__(self, report: LineReporter, step: str) -> None:
+        self._report = report
+        self._prefix = f"{step}: ".encode()
+        self.skip: Callable[[str, int], bool] = getattr(report, "skip", _shows_all)
+
+    def __call__(self, stream: str, line: bytes) -> None:
+        self._report(stream, self._prefix + line)
+
+
+def _shows_all(stream: str, lines: int) -> bool:
+    return False
+
+
 async def _interrupted(execution: Execution, work: asyncio.Future[Result], why: Interrupt) -> None:
     execution.interrupted = why
     if execution.watched:
@@ -374,8 +392,7 @@ class _Host:
         self._outer.progress(text, kind=known, lines=said, stream=stream, data=data)
 
     def line_reporter(self, execution: Execution) -> LineReporter:
-        report, prefix = self._outer.line_reporter, f"{self._step}: ".encode()
-        return lambda stream, line: report(stream, prefix + line)
+        return _StepReporter(self._outer.line_reporter, self._step)
 
     async def spill(
         self, execution: Execution, source: bytes | Path | AsyncIterable[bytes], name: str, media_type: str
