@@ -44,6 +44,7 @@ class AttemptProgress:
         self._masker = masker
         self._limiter = ProgressLimiter()
         self._buffers = {"stdout": LineBuffer("stdout")}
+        self._in_pieces: set[str] = set()
         self._waiting: list[TaskProgress] = []
         self._omitted = 0
         self._live = False
@@ -75,7 +76,14 @@ class AttemptProgress:
             return
         if self._ended:
             return
-        buffer.add(self._clean(line.decode("utf-8", "replace")))
+        text = self._clean(line.decode("utf-8", "replace"))
+        if self._masker is not None:  # very long lines come in pieces
+            if stream in self._in_pieces:
+                text = self._masker.excerpt(text)
+                self._in_pieces.discard(stream)
+            if len(line) > BYTES_PER_SECOND // 2:
+                self._in_pieces.add(stream)
+        buffer.add(text)
         if self._live and self._timer is None:
             self._flush()
 

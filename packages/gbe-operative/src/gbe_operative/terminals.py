@@ -41,19 +41,20 @@ def make_terminal(
 
 
 def masked(execution: Execution, outcome: TaskOutcome) -> TaskOutcome:
-    """The outcome without the task's secrets."""
+    """The outcome without the task's secrets. Errors tend to quote, and stderr is the end of one, so there pieces of
+    secrets are looked for as well."""
     masker = execution.masker
     if masker is None:
         return outcome
     if not isinstance(outcome, Completed | Failed):
-        return replace(outcome, reason=masker.text(outcome.reason))
+        return replace(outcome, reason=masker.excerpt(outcome.reason))
     data = outcome.data
     if isinstance(data, Inline):
         data = replace(data, value=Raw(masker.json(bytes(data.value))))
     clean = replace(
-        outcome, output=[masker.text(line) for line in outcome.output], stderr=masker.text(outcome.stderr), data=data
+        outcome, output=[masker.text(line) for line in outcome.output], stderr=masker.excerpt(outcome.stderr), data=data
     )
-    return replace(clean, error=masker.text(clean.error)) if isinstance(clean, Failed) else clean
+    return replace(clean, error=masker.excerpt(clean.error)) if isinstance(clean, Failed) else clean
 
 
 async def fitted(workshop: Workshop, execution: Execution, outcome: TaskOutcome) -> TaskOutcome:
