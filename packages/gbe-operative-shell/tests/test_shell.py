@@ -188,7 +188,7 @@ async def test_directories_are_private_and_empty(shell: Shell) -> None:
         # what is kept of a large output does
         """head -c 300000 /dev/zero | tr '\\0' x; printf %s "$TOKEN"; head -c 65520 /dev/zero | tr '\\0' y""",
         # a piece of a very long line does
-        """head -c 65520 /dev/zero | tr '\\0' x; printf '%s\\n' "$TOKEN"; sleep 0.5""",
+        """head -c 65520 /dev/zero | tr '\\0' x; printf %s "${TOKEN%words}"; sleep 0.4; echo words; sleep 0.4""",
     ],
 )
 async def test_no_piece_of_a_secret_is_told_where_a_text_is_cut(transport: Transport, command: str) -> None:
