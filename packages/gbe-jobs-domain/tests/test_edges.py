@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gbe_jobs_domain import paths
 from gbe_jobs_domain.edges import MAX_NESTING, nested_deeper
 
 
@@ -44,3 +45,9 @@ def test_as_the_value_is(value: Any) -> None:
 )
 def test_the_limit(text: bytes, is_deeper: bool) -> None:
     assert nested_deeper(text) is is_deeper
+
+
+@pytest.mark.parametrize("index", ["2", "00000000000000000002", "9" * 5_000])
+def test_an_index_beyond_the_end(index: str) -> None:
+    with pytest.raises(paths.PathError, match=r"no index [029]{1,18}; the array has 2 items"):
+        paths.step([1, 2], index)
