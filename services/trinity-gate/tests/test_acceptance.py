@@ -182,6 +182,22 @@ class TestScenarios:
         assert error["code"] == "revision_mismatch"
         assert (await gate.get("/scenarios/raced"))["description"] == "first"
 
+    async def test_a_whole_detail_with_a_change_in_it_is_an_edit(self, gate: GateProcess) -> None:
+        await gate.post("/scenarios/ring-5/clone", {"id": "detailed"}, 201)
+        shipped, before = await gate.get("/scenarios/line-4"), await gate.get("/scenarios/detailed")
+        assert await gate.post("/scenarios/line-4", shipped) == shipped  # nothing changed, so it is still as delivered
+        changed = {**before, "description": "mine", "core_params": {**before["core_params"], "ticks_total": 7}}
+        after = await gate.post("/scenarios/detailed", changed)
+        assert (after["description"], after["core_params"]["ticks_total"]) == ("mine", 7)
+        assert after["core_params"] == {**before["core_params"], "ticks_total": 7}
+        for field, other in (("id", "line-4"), ("shipped", True), ("run_config_id", "gf01"), ("advanced", {})):
+            wrong = {**after, "description": "not this", field: other}
+            error = (await gate.post("/scenarios/detailed", wrong, 422))["error"]
+            assert (error["code"], error["field"]) == ("invalid", field)
+        assert await gate.get("/scenarios/detailed") == after
+        # One that is based on what somebody else changed meanwhile.
+        assert (await gate.post("/scenarios/detailed", before, 409))["error"]["code"] == "revision_mismatch"
+
     async def test_windows_keep_up_with_the_ticks(self, gate: GateProcess) -> None:
         await gate.post("/scenarios/gf01/clone", {"id": "windows"}, 201)
         changed = await gate.post("/scenarios/windows", {"core_params": {"ticks_total": 1}})

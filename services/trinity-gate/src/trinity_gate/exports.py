@@ -15,7 +15,7 @@ import zipfile
 from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import msgspec
 
@@ -76,15 +76,14 @@ async def inputs(client: JobClient, job_id: str) -> bytes | None:
 
 
 async def written(folder: Path, detail: RunDetail, documents: bytes | None, log: Iterable[bytes]) -> Export:
-    """An export of what is known here. The file is gone when it was read."""
+    """An export of what is known here. Its file has no name any more: it is gone however the reading ends."""
     path = folder / f"export-{os.urandom(6).hex()}.zip"
     try:
         await asyncio.to_thread(_write, path, detail, documents, log)
-        size = (await asyncio.to_thread(path.stat)).st_size
-    except BaseException:
+        file = await asyncio.to_thread(path.open, "rb")
+    finally:
         path.unlink(missing_ok=True)
-        raise
-    return Export(_read(path), size)
+    return Export(_read(file), os.fstat(file.fileno()).st_size)
 
 
 def _write(path: Path, detail: RunDetail, documents: bytes | None, log: Iterable[bytes]) -> None:
@@ -119,8 +118,7 @@ def _lines(log: Iterable[bytes]) -> Iterator[bytes]:
         yield line + b"\n"
 
 
-async def _read(path: Path) -> AsyncIterator[bytes]:
-    with await asyncio.to_thread(path.open, "rb") as file:
-        path.unlink()
+async def _read(file: BinaryIO) -> AsyncIterator[bytes]:
+    with file:
         while chunk := await asyncio.to_thread(file.read, CHUNK):
             yield chunk

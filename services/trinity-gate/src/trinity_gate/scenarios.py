@@ -22,10 +22,12 @@ from trinity_gate import edits, engine, governance
 from trinity_gate.errors import DamagedFile, GateError, conflict, invalid, not_found
 from trinity_gate.files import encode_document, read_document, sync_directory, write_atomically
 from trinity_gate.models import (
+    FIXED_FIELDS,
     SCENARIO_ID,
     AdvancedView,
     CloneRequest,
     CoreParams,
+    CoreParamsPatch,
     EdgeView,
     GovernanceSnapshot,
     NodeView,
@@ -225,8 +227,10 @@ class Scenarios:
         async with self._lock:
             scenario = self.get(scenario_id)
             _same_revision(scenario, patch)
+            await self._leaves_fixed(scenario_id, patch)
             changed = await asyncio.to_thread(self._patched, scenario, dict(scenario.entry), patch)
-            await self._commit(changed)
+            if changed.revision != scenario.revision:
+                await self._commit(changed)
             return await self.detail(scenario_id)
 
     async def clone(self, scenario_id: str, request: CloneRequest) -> ScenarioDetail:
@@ -245,15 +249,26 @@ class Scenarios:
             await self._commit(changed)
             return await self.detail(request.id)
 
+    async def _leaves_fixed(self, scenario_id: str, patch: ScenarioPatch) -> None:
+        """Raises 422 where it would change what can't be changed."""
+        said = patch.model_fields_set & FIXED_FIELDS
+        if not said:
+            return
+        there = (await self.detail(scenario_id)).model_dump(mode="json")
+        wrong = [name for name in sorted(said) if getattr(patch, name) != there[name]]
+        if wrong:
+            raise invalid(f"{wrong[0]} can't be changed: leave it out, or as it was read", wrong[0])
+
     def _patched(
         self, scenario: Scenario, entry: dict[str, Any], patch: ScenarioPatch, always: bool = False
     ) -> Scenario:
         """The scenario after the patch, checked as a run of it would be. Nothing is written. Raises 422."""
         if scenario.documents is None:
             raise invalid(f"scenario {scenario.id!r} can't be edited: {scenario.problem}")
+        shown = scenario.summary()
         for name in ("name", "description", "tags", "runtime_hint", "pillars"):
             value = getattr(patch, name)
-            if value is not None:
+            if value is not None and (always or value != getattr(shown, name)):
                 entry[name] = value
         try:
             run_config = _edited(scenario.documents, patch)
@@ -265,6 +280,8 @@ class Scenarios:
             engine.check(_checked(documents, self.base()))
         except engine.Refused as error:
             raise invalid(f"the scenario could not be started any more: {error}", "core_params") from error
+        if not always and run_config == old.run_config and entry == scenario.entry:
+            return scenario
         entry["edited"] = True
         if always or run_config != old.run_config:
             entry["run_config_path"] = f"../{CONFIGS}/{self._new_name(str(entry['scenario_id']))}"
@@ -307,7 +324,7 @@ def _same_revision(scenario: Scenario, patch: ScenarioPatch) -> None:
 
 def _edited(documents: engine.Documents, patch: ScenarioPatch) -> dict[str, Any]:
     found = dict(documents.run_config)
-    core = patch.core_params
+    core = _changes(patch.core_params, _core(found))
     if core is not None:
         if core.ticks_total is not None:
             found = edits.with_ticks(found, core.ticks_total, "core_params.ticks_total")
@@ -331,16 +348,22 @@ def _edited(documents: engine.Documents, patch: ScenarioPatch) -> dict[str, Any]
                     "this scenario has no PFNA document that could be enabled", "core_params.enable_pfna"
                 )
             found["enable_pfna"] = core.enable_pfna
-    if "governance_preset" in patch.model_fields_set:
-        name = patch.governance_preset
+    name = patch.governance_preset
+    if "governance_preset" in patch.model_fields_set and name != governance.preset_of(_own_layer(found)):
         if name is not None and name not in governance.PRESETS:
-            if name != governance.CUSTOM or governance.preset_of(_own_layer(found)) != governance.CUSTOM:
-                raise edits.ImpossibleEdit(
-                    f"no preset {name!r}; there are: {', '.join(governance.PRESETS)}", "governance_preset"
-                )
-        else:
-            found["governance"] = governance.with_preset(_own_layer(found), name)
+            raise edits.ImpossibleEdit(
+                f"no preset {name!r}; there are: {', '.join(governance.PRESETS)}", "governance_preset"
+            )
+        found["governance"] = governance.with_preset(_own_layer(found), name)
     return found
+
+
+def _changes(patch: CoreParamsPatch | None, now: CoreParams | None) -> CoreParamsPatch | None:
+    """What of it isn't so already."""
+    if patch is None or now is None:
+        return patch
+    wanted = patch.model_dump(exclude_none=True)
+    return CoreParamsPatch(**{name: value for name, value in wanted.items() if value != getattr(now, name)})
 
 
 def _checked(documents: engine.Documents, base: Mapping[str, Any]) -> engine.Documents:

@@ -14,11 +14,12 @@ import sys
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from gbe_ecumene.local import LocalEcumene
 from gbe_nexus import Transport, connect, now_ms
@@ -187,10 +188,11 @@ class GateService(Role):
             app,
             http=_Protocol,  # of h11: httptools would take a head of any size
             h11_max_incomplete_event_size=MAX_HEAD,
-            ws="websockets-sansio",
+            ws=_WebSocketProtocol,
             ws_max_size=64 * 1024,
             lifespan="off",
             log_config=None,
+            log_level="warning",  # below that it logs addresses with their query
             access_log=False,
             server_header=False,
             timeout_keep_alive=30,
@@ -240,6 +242,15 @@ class _Protocol(H11Protocol):
             head = b"".join(name + b": " + value + b"\r\n" for name, value in headers)
             self.transport.write(b"HTTP/1.1 400 Bad Request\r\n" + head + b"\r\n" + body)
         self.transport.close()
+
+
+class _WebSocketProtocol(WebSocketsSansIOProtocol):
+    """One that is refused by an HTTP response was answered: uvicorn 0.54 takes it for a fault and logs each as one."""
+
+    async def send(self, message: Any) -> None:
+        await super().send(message)
+        if message["type"] == "websocket.http.response.body" and not message.get("more_body", False):
+            self.handshake_complete = True
 
 
 class _Server(uvicorn.Server):
