@@ -204,6 +204,26 @@ class TestScenarios:
         assert [window["end_tick"] for window in changed["advanced"]["windows"]] == [1, 1]
         assert (await gate.run("windows"))["state"] == "completed"
 
+    async def test_windows_come_back_with_the_ticks(self, gate: GateProcess) -> None:
+        async def windows(scenario: str) -> list[tuple[str, int, int]]:
+            advanced = (await gate.get(f"/scenarios/{scenario}"))["advanced"]
+            return [(each["window_id"], each["start_tick"], each["end_tick"]) for each in advanced["windows"]]
+
+        await gate.post("/scenarios/gf01/clone", {"id": "shorter"}, 201)
+        shipped = await windows("gf01")
+        await gate.post("/scenarios/shorter", {"core_params": {"ticks_total": 2}})
+        assert [end for _, _, end in await windows("shorter")] == [2, 2]
+        await gate.post("/scenarios/shorter/clone", {"id": "again"}, 201)
+        # A run of more ticks has the windows that the scenario was written with, and so has a later edit, or a copy.
+        closed: list[list[str]] = []  # with the check over all that is in the window
+        for run in (await gate.run("gf01"), await gate.run("shorter", ticks_total=8)):
+            page = await gate.get(f"/runs/{run['run_id']}/logs", event_type="window_closed")
+            closed.append([entry["message"] for entry in page["entries"]])
+        assert closed[0] == closed[1]
+        for scenario in ("shorter", "again"):
+            await gate.post(f"/scenarios/{scenario}", {"core_params": {"ticks_total": 8}})
+            assert await windows(scenario) == shipped
+
     async def test_save_as_leaves_the_original_alone(self, gate: GateProcess) -> None:
         original = await gate.get("/scenarios/line-4")
         body = {"id": "mine", "name": "Mine", "changes": {"core_params": {"ticks_total": 9}, "tags": ["own"]}}

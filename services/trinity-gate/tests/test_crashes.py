@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import io
+import json
 import os
 import signal
+import sys
+import zipfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -115,9 +120,39 @@ async def test_the_operative_is_killed_and_another_one_tells(tmp_path: Path) -> 
         assert end["fault_reason"]
         detail = await gate.collected(run_id)
         assert detail["log"]["state"] == "partial"
+        await _exported_without_a_bundle(gate, run_id, tmp_path)
         last = (await gate.get(f"/runs/{run_id}/logs", level="ERROR"))["entries"]
         assert [entry["event_type"] for entry in last] == ["run_fault"]
         assert (await gate.run("gf01"))["state"] == "completed"
+
+
+async def _exported_without_a_bundle(gate: GateProcess, run_id: str, folder: Path) -> None:
+    """It says what it is, and how the engine computes the same again; that works."""
+    detail = await gate.get(f"/history/{run_id}")
+    assert detail["export"] == {"available": True, "complete": False, "size": None}
+    response = await gate.client.get(f"/history/{run_id}/export")
+    with zipfile.ZipFile(io.BytesIO(response.content)) as archive:
+        about = json.loads(archive.read("manifest.json"))
+        assert all(
+            hashlib.sha256(archive.read(name)).hexdigest() == member["sha256"]
+            for name, member in about["members"].items()
+        )
+        archive.extractall(folder / "export")
+    done = detail["run"]["ticks_completed"]
+    assert (
+        about["why"]
+        == f"the run failed after {done} of {LONG} ticks and left no bundle: " + (detail["run"]["fault_reason"])
+    )
+    assert about["log"] == {"state": "partial", "entries": detail["log"]["entries"], "complete": False}
+    command = about["again"].split()
+    assert command[0] == "gbe-aether"
+    again = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "gbe_aether.command", *command[1:], cwd=folder / "export", stdout=asyncio.subprocess.PIPE
+    )
+    output, _ = await again.communicate()
+    assert again.returncode == 0
+    assert f"{done}" in output.decode().replace(",", "")
+    assert (folder / "export" / "again.zip").stat().st_size > 0
 
 
 @pytest.mark.slow

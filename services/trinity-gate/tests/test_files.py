@@ -383,7 +383,8 @@ async def test_scenarios_of_ones_own_fault_and_pfna(tmp_path: Path) -> None:
         response = await gate.client.get(f"/history/{odd['run_id']}/export")
         with zipfile.ZipFile(io.BytesIO(response.content)) as export:
             manifest = json.loads(export.read("manifest.json"))
-            assert set(manifest["members"]) == {"run.json", "inputs.json", "logs.jsonl"}
+            inputs = {f"inputs/{name}.json" for name in ("run_config", "topology", "profile")}
+            assert set(manifest["members"]) == {"run.json", "inputs.json", "logs.jsonl", *inputs}
             for name, entry in manifest["members"].items():
                 assert hashlib.sha256(export.read(name)).hexdigest() == entry["sha256"]
             assert json.loads(export.read("run.json"))["run"] == odd

@@ -164,10 +164,10 @@ class TestRequests:
             assert response.json()["error"]["field"] == field
         for path in ("/scenarios/line-4/activate", f"/runs/{run_id}/stop", "/state/reset"):
             assert error_of(await gate.client.post(f"{path}?force=1")) == (422, "invalid")
-            for body, field in (({"force": True}, "force"), ([1], None), (0, None)):
+            for body, named in (({"force": True}, "force"), ([1], None), (0, None)):
                 response = await gate.client.post(path, json=body)
                 assert error_of(response) == (422, "invalid")
-                assert response.json()["error"]["field"] == field
+                assert response.json()["error"]["field"] == named
         assert await gate.get("/state") == before
         assert (await gate.client.post("/state/reset", json={})).status_code == 200
 

@@ -2,7 +2,7 @@
 
 A session whose Operative died, that the engine failed, or that was stopped after so many ticks that its bundle would
 have taken too long, leaves no bundle. Its export then has the run, its log, and its inputs, from which `gbe-aether run`
-computes the same again; `manifest.json` says that it is not a bundle, and why.
+computes the same again (`inputs/run_config.json`); `manifest.json` says that it is not a bundle, why, and how.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from gbe_operative_aether import wire
 from gbe_overseer.client import JobClient
 from gbe_overseer.errors import OverseerError
 from trinity_gate.errors import unavailable
+from trinity_gate.files import encode_document
 from trinity_gate.models import RunDetail
 
 FORMAT: Final = "trinity-gate-export/1"
@@ -102,15 +103,49 @@ def _write(path: Path, detail: RunDetail, documents: bytes | None, log: Iterable
         add("run.json", [detail.model_dump_json(indent=2).encode()])
         if documents is not None:
             add("inputs.json", [documents])
+            for name, text in _files_of(documents).items():
+                add(f"inputs/{name}", [text])
         add("logs.jsonl", _lines(log))
         about = {
             "format": FORMAT,
             "run_id": detail.run.run_id,
             "status": detail.run.state,
-            "why": "the session left no bundle; its inputs give the same results again",
+            "why": _why(detail),
+            "again": _again(detail, documents),
+            "log": detail.log.model_dump(),
             "members": members,
         }
         archive.writestr("manifest.json", json.dumps(about, indent=2))
+
+
+def _files_of(documents: bytes) -> dict[str, bytes]:
+    """The inputs as `gbe-aether run` takes them: a run config, and the documents that it names, beside it."""
+    found = json.loads(documents)
+    run_config = {key: value for key, value in found["run_config"].items() if not key.endswith("_path")}
+    texts: dict[str, bytes] = {}
+    for name in ("topology", "profile", "pfna"):
+        if found.get(name) is not None:
+            run_config[f"{name}_path"] = f"{name}.json"
+            texts[f"{name}.json"] = encode_document(found[name])
+    return {"run_config.json": encode_document(run_config), **texts}
+
+
+def _why(detail: RunDetail) -> str:
+    run = detail.run
+    if run.state == "completed":
+        return "the bundle that the session left is no longer kept"
+    done = f"after {run.ticks_completed} of {run.ticks_total} ticks"
+    if run.state == "fault":
+        return f"the run failed {done} and left no bundle: {run.fault_reason}"
+    return f"the run was stopped {done}, before its results could be made: {run.stop_reason}"
+
+
+def _again(detail: RunDetail, documents: bytes | None) -> str:
+    run = detail.run
+    if documents is None:
+        return "its inputs are no longer kept"
+    ticks = f" --ticks {run.ticks_completed}" if run.state != "completed" and run.ticks_completed else ""
+    return f"gbe-aether run inputs/run_config.json{ticks} --export again.zip"
 
 
 def _lines(log: Iterable[bytes]) -> Iterator[bytes]:

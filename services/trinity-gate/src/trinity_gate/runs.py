@@ -646,10 +646,12 @@ class Runs:
                     log.warning("the log of run %s can't be fetched: %s", record.run_id, error)
             elif not run.started:
                 whole = True  # nobody began with it: the last words are all there is to say
-            built = await self._files.build(record.run_id, source, last)
+            built = await self._files.build(record.run_id, source, last, run.live.lines())
         finally:
             await asyncio.to_thread(download.unlink, missing_ok=True)
         record.log_entries, record.log_bytes = built.entries, built.size
+        if outcome is not None and built.read < outcome.log_entries:
+            whole = False  # there was no time for all of it: a long session that was stopped
         record.log_state = "complete" if whole and built.whole else "partial"
 
     async def _download(self, key: str, target: Path) -> None:

@@ -43,6 +43,9 @@ log = logging.getLogger(__name__)
 REGISTRY: Final = Path("scenarios") / "registry.json"
 CONFIGS: Final = Path("configs")
 
+DECLARED: Final = "declared_windows"
+"""In an entry of the registry whose ticks were changed: `edits.Declared`."""
+
 MAX_SCENARIOS = 1_000
 
 DRAWN_NODES = 200
@@ -67,6 +70,12 @@ class Scenario:
     def id(self) -> str:
         """As the registry has it."""
         return str(self.entry["scenario_id"])
+
+    @property
+    def declared(self) -> edits.Declared | None:
+        """Its windows before the ticks were changed; None where they never were, or by hand."""
+        kept = self.entry.get(DECLARED)
+        return None if kept is None or self.documents is None else edits.declared(self.documents.run_config, kept)
 
     def summary(self) -> ScenarioSummary:
         """For lists."""
@@ -271,10 +280,11 @@ class Scenarios:
             if value is not None and (always or value != getattr(shown, name)):
                 entry[name] = value
         try:
-            run_config = _edited(scenario.documents, patch)
+            run_config = _edited(scenario.documents, patch, scenario.declared)
         except edits.ImpossibleEdit as error:
             raise invalid(str(error), error.field) from error
         old = scenario.documents
+        _keep_declared(entry, old.run_config, run_config)
         documents = engine.Documents(run_config, old.topology, old.profile, old.pfna)
         try:
             engine.check(_checked(documents, self.base()))
@@ -322,12 +332,20 @@ def _same_revision(scenario: Scenario, patch: ScenarioPatch) -> None:
         raise conflict("revision_mismatch", f"scenario {scenario.id!r} was changed meanwhile: read it again")
 
 
-def _edited(documents: engine.Documents, patch: ScenarioPatch) -> dict[str, Any]:
+def _keep_declared(entry: dict[str, Any], old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    """Have the entry remember the windows as they were declared, while others than those are in force."""
+    first = edits.declared(old, entry.get(DECLARED))
+    entry.pop(DECLARED, None)
+    if first != edits.declared(new):
+        entry[DECLARED] = first.document()
+
+
+def _edited(documents: engine.Documents, patch: ScenarioPatch, declared: edits.Declared | None) -> dict[str, Any]:
     found = dict(documents.run_config)
     core = _changes(patch.core_params, _core(found))
     if core is not None:
         if core.ticks_total is not None:
-            found = edits.with_ticks(found, core.ticks_total, "core_params.ticks_total")
+            found = edits.with_ticks(found, core.ticks_total, "core_params.ticks_total", declared)
         if core.primary_window_id is not None:
             windows = [str(window.get("window_id")) for window in found.get("windows") or ()]
             if core.primary_window_id not in windows:
