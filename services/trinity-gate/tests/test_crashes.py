@@ -63,6 +63,8 @@ async def test_the_service_is_killed_and_its_run_goes_on_elsewhere(site: Site, t
         run_id = await gate.paused(ticks=50)
         await gate.post(f"/runs/{run_id}/step")
         await gate.kill()
+        # Even if what the service knew of it is lost.
+        (gate.data / "gate.sqlite").write_bytes(b"torn" * 100)
         await gate.start()
         found = await gate.until(run_id, lambda status: bool(status["paused"]))
         assert (found["state"], found["ticks_completed"]) == ("running", 1)

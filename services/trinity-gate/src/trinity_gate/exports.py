@@ -20,7 +20,7 @@ from typing import Any, BinaryIO, Final
 import msgspec
 
 from gbe_jobs_domain.definitions import JobDefinition
-from gbe_jobs_domain.edges import ARTIFACT_STORE
+from gbe_jobs_domain.edges import ARTIFACT_STORE, Ref
 from gbe_jobs_domain.ids import task_id
 from gbe_nexus import NexusError, NotFound, Unavailable
 from gbe_operative_aether import wire
@@ -57,21 +57,35 @@ async def bundle(client: JobClient, job_id: str) -> Export | None:
     return None if found is None else Export(store.get(key), found.size)
 
 
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """A job's definition where the bus keeps it: as it is, or as a reference."""
+
+    body: msgspec.Raw | None
+    ref: Ref | None
+
+
+async def documents_of(client: JobClient, job_id: str, definition: Definition) -> tuple[str, bytes]:
+    """The job's name, and its session's documents as one JSON object.
+
+    Raises `NexusError`, `OverseerError`, `msgspec.DecodeError`, `ValueError`, `IndexError`.
+    """
+    body = await client.fetch(definition.ref) if definition.ref else bytes(definition.body or b"")
+    found = _definition.decode(body)
+    documents = wire.documents_in({name: str(value) for name, value in found.tasks[0].params.items()})
+    if documents is not None:
+        return found.name, wire.encode_documents(documents)
+    store = await client.transport.artifact_store(ARTIFACT_STORE)
+    return found.name, await store.read(wire.documents_key(job_id), limit=MAX_DOCUMENTS)
+
+
 async def inputs(client: JobClient, job_id: str) -> bytes | None:
     """The session's documents as one JSON object, as long as the bus has the job's definition."""
     try:
         summary = await client.summary(job_id)
         if summary is None:
             return None
-        body = (
-            await client.fetch(summary.definition_ref) if summary.definition_ref else bytes(summary.definition or b"")
-        )
-        params = {name: str(value) for name, value in _definition.decode(body).tasks[0].params.items()}
-        documents = wire.documents_in(params)
-        if documents is not None:
-            return wire.encode_documents(documents)
-        store = await client.transport.artifact_store(ARTIFACT_STORE)
-        return await store.read(wire.documents_key(job_id), limit=MAX_DOCUMENTS)
+        return (await documents_of(client, job_id, Definition(summary.definition, summary.definition_ref)))[1]
     except (NotFound, NexusError, OverseerError, msgspec.DecodeError, ValueError, IndexError):
         return None
 

@@ -220,6 +220,25 @@ class LogFiles:
         sync_directory(self._directory)
         return Built(count, target.stat().st_size, reading.whole, counted.count)
 
+    async def kept(self, run_id: str) -> Built | None:
+        """The run's file as it was built before; None where there is none that can be read."""
+        return await self._in(self._reader, lambda: self._kept(run_id))
+
+    def _kept(self, run_id: str) -> Built | None:
+        path = self._file(run_id)
+        if not path.exists():
+            return None
+        try:
+            with contextlib.closing(_reading(path)) as db:
+                count, end = db.execute(
+                    "SELECT coalesce(sum(count), 0), coalesce(max(first + count), 0) FROM blocks"
+                ).fetchone()
+        except sqlite3.DatabaseError as error:
+            moved = set_aside(path, path.stat().st_mtime_ns // 1_000_000)
+            log.error("the log of %s is damaged (%s): set aside as %s", run_id, error, moved.name)
+            return None
+        return Built(end, path.stat().st_size, True, count)
+
     async def page(self, run_id: str, wanted: Wanted, limit: int) -> Page:
         """Entries from `wanted.since` on. Raises `FileNotFoundError`, `LogDamaged` (the file is set aside then)."""
         return await self._in(self._reader, lambda: self._page(run_id, wanted, limit))

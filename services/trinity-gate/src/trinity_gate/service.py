@@ -32,7 +32,7 @@ from trinity_gate.base import GovernanceBase
 from trinity_gate.errors import DamagedFile
 from trinity_gate.gate import Gate
 from trinity_gate.hub import Hub
-from trinity_gate.index import Index
+from trinity_gate.index import REBUILD, Index
 from trinity_gate.runlog import LogFiles
 from trinity_gate.runs import Runs, RunSettings
 from trinity_gate.scenarios import Scenarios
@@ -126,7 +126,8 @@ class GateService(Role):
 
     async def _store(self) -> _Store:
         """Everything that is in the data directory. Raises `ConfigurationError`."""
-        index = await self._index()
+        used = (self._data / "logs").exists()
+        index = await self._index(used=used)
         files = LogFiles(self._data / "logs")
         await asyncio.to_thread(files.prepare)
         self.on_stop(files.close)
@@ -165,22 +166,33 @@ class GateService(Role):
             temporary=store.temporary,
         )
         await gate.start()
+        if runs.rebuilt is not None:
+            _say(f"{runs.rebuilt} runs were found on the bus and taken into the index")
         return gate
 
-    async def _index(self) -> Index:
+    async def _index(self, *, used: bool) -> Index:
+        """`used`: the directory is not a new one, so an index that begins anew has lost something."""
         index = Index(self._data / "gate.sqlite")
         self.on_stop(index.database.close)
         try:
             await index.database.open(now_ms())
         except DamagedFile as error:
             raise ConfigurationError(str(error)) from error
-        if index.database.set_aside is not None:
-            print(
-                f"trinity-gate: the index was damaged; it is set aside as {index.database.set_aside}, "
-                "and the history begins anew",
-                file=sys.stderr,
-                flush=True,
-            )
+        aside = index.database.set_aside
+        if not (index.database.begun and used):
+            return index
+        await index.choose(REBUILD, True)
+        governance = False
+        if aside is None:
+            text = "the index is missing and begins anew"
+        else:
+            found = await index.salvage(aside)
+            text = f"the index was damaged and is set aside as {aside.name}"
+            text += f"; read from it: {found.runs} runs, {found.audit} entries of the audit"
+            governance = found.governance
+        if not governance:
+            text += "; the governance base and the active scenario are those of a first start: look at them"
+        _say(text)
         return index
 
     async def _serve(self, app: ASGIApp, listener: socket.socket) -> None:
@@ -274,6 +286,11 @@ class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+
+def _say(text: str) -> None:
+    """What whoever started it has to know, beside the log."""
+    print(f"trinity-gate: {text}", file=sys.stderr, flush=True)
 
 
 def _load_app() -> Callable[..., ASGIApp]:
