@@ -46,7 +46,10 @@ class TestStateApi:
             assert [card["pillar_id"] for card in cards] == PILLARS
             return {card["pillar_id"]: card["status"] for card in cards}
 
-        run_id = await gate.paused()
+        run_id = await gate.paused(ticks=20_000_000)
+        assert set((await statuses()).values()) == {"idle"}
+        assert (await gate.get("/state"))["pillars"][0]["headline_metric"] == "0 of 20,000,000 ticks"
+        await gate.post(f"/runs/{run_id}/resume")
         assert set((await statuses()).values()) == {"running"}
         await gate.post(f"/runs/{run_id}/stop")
         assert set((await statuses()).values()) == {"idle"}

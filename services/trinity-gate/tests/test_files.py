@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import io
 import json
@@ -284,6 +285,20 @@ class TestIndex:
         await index.choose("x", 2)
         assert await index.choice("x") == 2
         await index.database.close()
+
+
+async def test_an_index_that_can_not_be_written_is_known_and_tried_again(tmp_path: Path) -> None:
+    index = Index(tmp_path / "gate.sqlite")
+    await index.database.open(now_ms())
+    assert await index.trouble() is None
+    await index.database.write(lambda db: db.execute("PRAGMA busy_timeout=0").fetchall())
+    with contextlib.closing(sqlite3.connect(tmp_path / "gate.sqlite", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(sqlite3.OperationalError):
+            await index.choose("x", 1)
+        assert await index.trouble() == "database is locked"
+    assert await index.trouble() is None
+    await index.database.close()
 
 
 class _Full:

@@ -38,6 +38,8 @@ class Database:
         """Where a damaged file went that was found at the opening."""
         self.begun = False
         """Whether there was nothing before the opening (or nothing that could be read)."""
+        self.trouble: str | None = None
+        """Why the last write failed; None where it did not."""
         self._migrations = migrations
         self._writer = ThreadPoolExecutor(1, thread_name_prefix=f"{path.stem}-write")
         self._reader = ThreadPoolExecutor(1, thread_name_prefix=f"{path.stem}-read")
@@ -123,8 +125,17 @@ class Database:
                 raise
             return result
 
+        def noted() -> T:
+            try:
+                result = transaction()
+            except sqlite3.OperationalError as error:
+                self.trouble = str(error)
+                raise
+            self.trouble = None
+            return result
+
         # A transaction that was begun is ended, also when nobody waits for it any more.
-        return await asyncio.shield(self._in(self._writer, transaction))
+        return await asyncio.shield(self._in(self._writer, noted))
 
     async def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run `work`, which only reads."""

@@ -136,6 +136,9 @@ class Gate:
                     reasons.append(f"no Operative handles '{wire.TASK_TYPE}'")
         except (NexusError, OverseerError, TimeoutError):
             reasons.append("the bus does not answer")
+        trouble = await self.index.trouble()
+        if trouble is not None:
+            reasons.append(f"the index can't be written: {trouble}")
         self._health = (now, reasons)
         return reasons
 

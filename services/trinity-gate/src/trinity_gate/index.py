@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import shutil
 import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -48,9 +50,13 @@ RUNNING, COMPLETED, FAULT, CANCELLED = "running", "completed", "fault", "cancell
 ACTIVE_SCENARIO: Final = "active_scenario"
 DISMISSED: Final = "dismissed_run"
 GOVERNANCE_BASE: Final = "governance_base"
+PROBE: Final = "probe"
 REBUILD: Final = "rebuild"
 """Set while the index lacks runs that the bus may know."""
 
+
+LITTLE: Final = 4 << 20
+"""Bytes free on the disk below which it is doubtful whether anything can be written."""
 
 AUDIT_ENTRIES: Final = 200_000
 """How many writes the audit remembers at least; older ones go."""
@@ -192,6 +198,20 @@ class Index:
 
         sql = "SELECT record FROM runs WHERE log_bytes > 0 ORDER BY seq DESC"
         return await self.database.read(lambda db: [_record.decode(row[0]) for row in db.execute(sql)])
+
+    # --- health ---
+
+    async def trouble(self) -> str | None:
+        """Why nothing can be written now; None where it can. It is tried where there is doubt."""
+        if self.database.trouble is None:
+            free = (await asyncio.to_thread(shutil.disk_usage, self.database.path.parent)).free
+            if free >= LITTLE:
+                return None
+        try:
+            await self.choose(PROBE, "written")
+        except sqlite3.OperationalError as error:
+            return str(error)
+        return None
 
     # --- after damage ---
 
