@@ -18,6 +18,7 @@ import pytest_asyncio
 
 from gbe_jobs_domain.payloads import ControlKind
 from gbe_nexus_nats.server import EmbeddedServer
+from gbe_runtime.connection import ConnectionFile
 from tests.integration.gate_process import GateProcess, running, site_environment
 from tests.integration.site import Site
 
@@ -170,6 +171,19 @@ async def test_the_operative_is_gone_and_nobody_tells(site: Site, tmp_path: Path
         assert "has not been heard of" in end["fault_reason"]
         # Nobody runs it later: the job is over.
         assert await site.end(run_id.replace("run-", "job_")) == "cancelled"
+
+
+async def test_a_gate_joins_the_ecumene_that_a_connection_file_names(site: Site, tmp_path: Path) -> None:
+    options = site.server.options
+    path = ConnectionFile(url=site.server.url, user=options.user, password=options.password).write(
+        tmp_path / "eco" / "connection.json"
+    )
+    await site.start(site.operative("aether-session:2"))
+    async with running(tmp_path, environment={"GBE_CONNECTION_FILE": str(path)}) as gate:
+        status = await gate.run("gf01")
+        assert status["state"] == "completed"
+        assert await site.end(status["run_id"].replace("run-", "job_")) == "completed"
+        assert _children(gate, "nats-server") == []
 
 
 async def test_nobody_is_there_to_execute_it(site: Site, tmp_path: Path) -> None:

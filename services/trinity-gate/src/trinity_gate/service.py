@@ -60,7 +60,8 @@ GRACEFUL = 3
 
 
 class GateService(Role):
-    """The Operator Service. With `nats_url` it joins that ecumene, else it brings one along and takes it down again."""
+    """The Operator Service. With `nats_url` or `connection_file` it joins that ecumene, else it brings one along and takes
+    it down again."""
 
     name: ClassVar[str] = "trinity-gate"
 
@@ -111,7 +112,7 @@ class GateService(Role):
 
     async def _bus(self) -> Transport:
         settings = self._settings
-        if settings.nats_url:
+        if settings.nats_url or settings.connection_file:
             transport = await connect_bus(settings, name=self.name)
         else:
             self.ecumene = ecumene = LocalEcumene(
