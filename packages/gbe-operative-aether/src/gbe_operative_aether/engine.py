@@ -54,6 +54,10 @@ CANCELLED_RESULTS: Final = 12.0
 """Seconds that the ledger and the bundle of a cancelled session may take together: the rest of the grace that a worker
 gives (15 s) is for storing them."""
 
+CANCELLED_LOG: Final = 9.0
+"""Seconds of those for the log: what follows is left out then, and ledger and bundle with it, so that what there is can
+still be stored."""
+
 CANCELLED_RECORDS: Final = 100_000
 """Up to how many values (ticks times nodes and edges) the bundle of a cancelled session holds records, and not only
 their hashes: somebody waits for it."""
@@ -103,7 +107,7 @@ class _Run:
         self._reporter = Reporter(session)
         self._due = 0.0
         self._stands = False
-        self._enough_at = float("inf")
+        self._enough_at = self._log_until = float("inf")
 
     def go(self) -> None:
         error = ""
@@ -114,6 +118,7 @@ class _Run:
         result = None if error else self._session.result()
         if result is not None and result.status == "cancelled":
             self._enough_at = time.monotonic() + CANCELLED_RESULTS
+            self._log_until = time.monotonic() + CANCELLED_LOG
         report = self._reporter.summary(SessionState.FINISHING)
         logged = self._write_log()
         bundled, last = False, ""
@@ -173,6 +178,7 @@ class _Run:
                 raise _Enough
 
     def _write_log(self) -> bool:
+        """Whether there is one. Of a cancelled session it may end early; `Ended.log_entries` has all of them."""
         entries = self._session.logger.entries
         if not self._session.config.logging.enabled:
             return False
@@ -182,6 +188,9 @@ class _Run:
                 file.write(_encode(entry) + b"\n")
                 if number % LINES == 0:
                     self._tell(SessionState.FINISHING)
+                    if time.monotonic() > self._log_until:
+                        self._enough_at = 0.0
+                        break
         return True
 
     def _write_bundle(self, result: SessionRunResult) -> bool:

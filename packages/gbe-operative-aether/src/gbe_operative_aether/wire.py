@@ -248,7 +248,8 @@ class Outcome(Struct, frozen=True, omit_defaults=True):
     """What came of a session.
 
     `metrics`: the engine's metrics snapshot of the ticks that were done, where metrics are enabled. `last_hash`: of the
-    last U-ledger entry, where there is one. `log_entries`: how many the log has. `log`, `bundle`: None where there is
+    last U-ledger entry, where there is one. `log_entries`: how many the session has logged; the log of a long session
+    that was cancelled may end before the last of them. `log`, `bundle`: None where there is
     none (logging disabled; nothing to bundle). `session`: the last report.
     """
 
