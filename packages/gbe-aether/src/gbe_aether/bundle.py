@@ -11,11 +11,17 @@
 | `logs.jsonl` | the log entries that were kept in memory |
 | `session_snapshot.json` | the snapshot in its recorded form, unless it was left out |
 | `hashes.jsonl` | in a bundle without records: the hashes of each tick's ledger, P-block, DATA envelope and U-ledger entry |
+| `digests.jsonl` | in a bundle without records or hashes: SHA-256 over the hashes of the ledgers and P-blocks of up to some thousand ticks each |
 | `manifest.json` | the last member: the format, the status, `records`, and `{name: {sha256, size}}` of all others |
 
 The records of a long run are many times what they follow from, so beyond `RECORD_VALUES` a bundle has their hashes
 (`records` is `hashes`, not `all`) instead of the eight members with records. It is verified by running the session again
 from its inputs and comparing every hash.
+
+A session that was stopped after millions of ticks, or failed, has no U-ledger, and nobody waits until it has. Its bundle
+(`write_digest_bundle`) is written at once whatever its length: `inputs.json`, `session.json` with status, error, final
+state and manifests, and digests of what the ticks did, which were made as it ran (`records` is `digests`). It is
+verified by running the session again, too.
 """  # noqa: E501 - a table
 
 import contextlib
@@ -26,14 +32,17 @@ import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from gbe_aether.canonical import json_bytes, plain, record_bytes
 from gbe_aether.introspection import build_introspection_view
 from gbe_aether.result import SessionRunResult
 from gbe_aether.session_config import SessionConfigV1
 from gbe_aether.snapshots import snapshot_text
-from gbe_aether.verification import TickTexts, session_part, tick_hashes
+from gbe_aether.verification import TickTexts, session_part, tick_hashes, trace_part
+
+if TYPE_CHECKING:
+    from gbe_aether.session import Session
 
 FORMAT = "gbe-aether-bundle/1"
 MANIFEST = "manifest.json"
@@ -45,6 +54,7 @@ RECORD_VALUES = 500_000
 """Up to how many values a bundle holds the records themselves unless told otherwise: some three seconds of writing."""
 
 HASHES = "hashes.jsonl"
+DIGESTS = "digests.jsonl"
 
 _BLOCK = 256 * 1024
 _LINE_LIMIT = 256 * 1024 * 1024
@@ -172,11 +182,48 @@ def write_bundle(
         bundle.add("codex_proposals.jsonl", _records(ticks.codex_proposals))
         bundle.add("introspection.json", json_bytes(build_introspection_view(result).summary()))
         bundle.add("metrics.json", json_bytes(plain(result.metrics)))
-        bundle.add("logs.jsonl", _lines(map(record_bytes, result.logs)))
+        bundle.add("logs.jsonl", _lines(result.logs.lines()))
         if snapshot:
             bundle.add("session_snapshot.json", (piece.encode("ascii") for piece in snapshot_text(result)))
         for name, content in (further or {}).items():
             bundle.add(name, content)
+
+
+def write_digest_bundle(session: "Session", path: str | os.PathLike[str], step: Step | None = None) -> None:
+    """Write what a session did so far to a zip file, at once and whatever its length: digests of its ticks.
+
+    Args:
+        session: In any phase, also failed or closed.
+        path: The file; one that is there is replaced when the new one is complete.
+        step: As in `write_bundle`.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    config, checkpoint = session.config, session.checkpoint
+    about = {
+        "gid": config.gid,
+        "run_id": config.run_id,
+        "status": session.phase,
+        "records": "digests",
+        "total_ticks": config.total_ticks,
+        "completed_ticks": session.tick,
+        "uledger_last_hash": None if checkpoint is None else checkpoint.head_hash,
+    }
+    said = {
+        **trace_part(session),
+        "format": FORMAT,
+        "status": session.phase,
+        "nid": config.nid,
+        "total_ticks": config.total_ticks,
+        "manifests_order": list(session.manifests),
+        "governance": config.governance.snapshot(),
+    }
+    with BundleWriter(path, about, step) as bundle:
+        bundle.add("inputs.json", json_bytes(documents_of(config)))
+        bundle.add("session.json", json_bytes(said))
+        lines = (b'{"sha256":"%b","tick":%d}\n' % (digest.encode(), tick) for tick, digest in session.digests())
+        bundle.add(DIGESTS, lines)
 
 
 def extend_bundle(
@@ -272,7 +319,12 @@ class Bundle:
     @property
     def has_records(self) -> bool:
         """Whether the records are in it; else there are only their hashes."""
-        return HASHES not in self.members
+        return HASHES not in self.members and not self.has_digests
+
+    @property
+    def has_digests(self) -> bool:
+        """Whether there are neither records nor hashes of each tick, but digests."""
+        return DIGESTS in self.members
 
     def tick_texts(self) -> Iterator[TickTexts]:
         """What is hashed of each tick, in a bundle that has the records."""

@@ -285,7 +285,10 @@ def _verify_file(file: Path) -> int:
 
 def _tell_ledger(file: Path, found: Any) -> int:
     if found.ok:
-        print(f"ok    {file.name}: {found.ticks} entries, last {found.last_hash}")
+        if found.ticks and found.last_hash is None:
+            print(f"ok    {file.name}: {found.ticks} ticks; it ended before its U-ledger was built")
+        else:
+            print(f"ok    {file.name}: {found.ticks} entries, last {found.last_hash}")
         return 0
     print(f"FAIL  {file.name}: {found.problem}")
     return 1
