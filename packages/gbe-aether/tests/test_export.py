@@ -295,6 +295,25 @@ def test_a_session_that_was_stopped_has_a_bundle_of_digests_at_once(done: int, s
     assert (found.ok, found.ticks, found.last_hash) == (True, done, last)
 
 
+def test_beyond_a_number_of_ticks_a_bundle_has_digests_and_all_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gbe_aether.bundle.HASHED_TICKS", 1500)
+    file, result = tmp_path / "b.zip", run_session(line(2000, governance={"governance_mode": "OBSERVE"}))
+    write_bundle(result, file)
+    with Bundle(file) as bundle:
+        bundle.check()
+        assert bundle.manifest["records"] == "digests"
+        assert {"logs.jsonl", "metrics.json", "codex_motifs.jsonl", "introspection.json"} < set(bundle.members)
+    assert verify_ledger(file) == LedgerVerification(True, 2000, result.tick_result.last_hash)
+    content = zipfile.ZipFile(file).read("session.json")
+    rewritten(file, "session.json", content.replace(b'"head_hash":"', b'"head_hash":"0'), manifest=True)
+    assert verify_ledger(file).problem.startswith("u_ledger_checkpoint: recorded")
+    write_bundle(result, file, records=False)
+    with Bundle(file) as bundle:
+        assert bundle.manifest["records"] == "hashes"
+
+
 def test_a_session_that_failed_has_a_bundle_that_fails_in_the_same_way(tmp_path: Path) -> None:
     file = tmp_path / "b.zip"
     session = Session(

@@ -15,13 +15,12 @@
 | `manifest.json` | the last member: the format, the status, `records`, and `{name: {sha256, size}}` of all others |
 
 The records of a long run are many times what they follow from, so beyond `RECORD_VALUES` a bundle has their hashes
-(`records` is `hashes`, not `all`) instead of the eight members with records. It is verified by running the session again
-from its inputs and comparing every hash.
+(`records` is `hashes`, not `all`) instead of the eight members with records, and beyond `HASHED_TICKS` only digests of
+them, which were made as it ran. It is verified by running the session again from its inputs and comparing every one.
 
 A session that was stopped after millions of ticks, or failed, has no U-ledger, and nobody waits until it has. Its bundle
 (`write_digest_bundle`) is written at once whatever its length: `inputs.json`, `session.json` with status, error, final
-state and manifests, and digests of what the ticks did, which were made as it ran (`records` is `digests`). It is
-verified by running the session again, too.
+state and manifests, and the digests.
 """  # noqa: E501 - a table
 
 import contextlib
@@ -52,6 +51,9 @@ SNAPSHOT_VALUES = 250_000
 
 RECORD_VALUES = 500_000
 """Up to how many values a bundle holds the records themselves unless told otherwise: some three seconds of writing."""
+
+HASHED_TICKS = 1_000_000
+"""Up to how many ticks a bundle without records holds the hashes of each unless told otherwise: 165 MB."""
 
 HASHES = "hashes.jsonl"
 DIGESTS = "digests.jsonl"
@@ -136,7 +138,8 @@ def write_bundle(
         result: Completed or cancelled; a cancelled one's U-ledger is sealed first.
         path: The file; one that is there is replaced when the new one is complete.
         records: Whether the records of the ticks are in it, or their hashes only; unless said, the records are
-            where the run has at most `RECORD_VALUES` values.
+            where the run has at most `RECORD_VALUES` values, and their hashes where it has at most `HASHED_TICKS`
+            ticks; else there are digests.
         snapshot: Whether the session snapshot, which repeats most records, is in it; unless said,
             it is where the run has at most `SNAPSHOT_VALUES` values.
         further: More members, by name.
@@ -152,15 +155,16 @@ def write_bundle(
     history, sealing = ticks.history, ticks.sealing
     every = range(1, result.completed_ticks + 1)
     values = len(every) * (len(config.topology.edges) + config.topology.N)
+    digests = records is None and len(every) > HASHED_TICKS
     if records is None:
-        records = values <= RECORD_VALUES
+        records = values <= RECORD_VALUES and not digests
     if snapshot is None:
         snapshot = values <= SNAPSHOT_VALUES
     about = {
         "gid": config.gid,
         "run_id": config.run_id,
         "status": result.status,
-        "records": "all" if records else "hashes",
+        "records": "all" if records else "digests" if digests else "hashes",
         "total_ticks": config.total_ticks,
         "completed_ticks": result.completed_ticks,
         "uledger_last_hash": ticks.last_hash,
@@ -176,6 +180,8 @@ def write_bundle(
             bundle.add("i_blocks.jsonl", _records(ticks.i_blocks))
             bundle.add("scenes.jsonl", _records(ticks.scenes))
             bundle.add("envelopes.jsonl", _records(result.all_envelopes()))
+        elif digests:
+            bundle.add(DIGESTS, _digest_lines(history.digests(len(every))))
         else:
             bundle.add(HASHES, _lines(tick_hashes(result)))
         bundle.add("codex_motifs.jsonl", _records(ticks.codex_motifs))
@@ -222,8 +228,7 @@ def write_digest_bundle(session: "Session", path: str | os.PathLike[str], step: 
     with BundleWriter(path, about, step) as bundle:
         bundle.add("inputs.json", json_bytes(documents_of(config)))
         bundle.add("session.json", json_bytes(said))
-        lines = (b'{"sha256":"%b","tick":%d}\n' % (digest.encode(), tick) for tick, digest in session.digests())
-        bundle.add(DIGESTS, lines)
+        bundle.add(DIGESTS, _digest_lines(session.digests()))
 
 
 def extend_bundle(
@@ -397,6 +402,8 @@ def _session_json(result: SessionRunResult) -> dict[str, Any]:
         "status": result.status,
         "nid": result.config.nid,
         "total_ticks": result.config.total_ticks,
+        "chain": ticks.history.chain(result.completed_ticks),
+        "error": None,
         "final_state": result.final_state,
         "manifests": {name: plain(manifest) for name, manifest in ticks.manifests.items()},
         "manifests_order": list(ticks.manifests),
@@ -405,6 +412,11 @@ def _session_json(result: SessionRunResult) -> dict[str, Any]:
         "governance_summary": ticks.governance_summary(),
         "lifecycle_envelopes": [plain(each) for each in result.lifecycle_envelopes],
     }
+
+
+def _digest_lines(digests: Iterable[tuple[int, str]]) -> Iterator[bytes]:
+    for tick, digest in digests:
+        yield b'{"sha256":"%b","tick":%d}\n' % (digest.encode(), tick)
 
 
 def _lines(texts: Iterable[bytes]) -> Iterator[bytes]:
