@@ -312,6 +312,10 @@ class Bundle:
             where = "the manifest" if name in names else "the file"
             raise ValueError(f"{self.path}: {name} is missing in {where}")
         for name in self.members:
+            expected = self.manifest["members"][name]
+            if not isinstance(expected, dict) or expected.get("size") != self._zip.getinfo(name).file_size:
+                raise ValueError(f"{self.path}: {name} is not what the manifest says it is")
+        for name in self.members:
             for _ in self.blocks(name):
                 pass
 

@@ -90,6 +90,9 @@ def _verify_snapshot(snapshot: Mapping[str, Any]) -> LedgerVerification:
         raise ValueError(
             "the ledger can be verified from a full snapshot only: the recorded form leaves out fields that are hashed"
         )
+    for name in ("config", "governance"):
+        if not isinstance(snapshot.get(name), Mapping):
+            raise ValueError(f"the full snapshot lacks {name}")
     lists = [snapshot.get(name) for name in ("ledgers", "p_blocks", "envelopes", "u_ledger_entries")]
     if not all(isinstance(each, list) for each in lists):
         raise ValueError("the full snapshot lacks ledgers, p_blocks, envelopes or u_ledger_entries")
@@ -253,6 +256,11 @@ def session_part(result: SessionRunResult) -> dict[str, Any]:
 
 def _verify(ticks: Iterable[TickTexts], session: Mapping[str, Any]) -> LedgerVerification:
     config = session["config"]
+    for name in ("gid", "run_id", "primary_window_id"):
+        if name not in config:
+            return LedgerVerification(False, 0, None, f"config.{name}: missing")
+    if "policy_set_hash" not in session["governance"]:
+        return LedgerVerification(False, 0, None, "governance.policy_set_hash: missing")
     manifest = session.get("primary_manifest")
     if not isinstance(manifest, dict):
         return LedgerVerification(False, 0, None, "the primary window has no manifest")
@@ -268,6 +276,8 @@ def _verify(ticks: Iterable[TickTexts], session: Mapping[str, Any]) -> LedgerVer
     previous, count, first = None, 0, None
     for number, texts in enumerate(ticks, 1):
         entry = json.loads(texts.entry)
+        if not isinstance(entry, dict):
+            return LedgerVerification(False, count, None, f"u_ledger_entries[{count}]: not an object")
         expected = {
             **same,
             "tick": number,
