@@ -413,7 +413,6 @@ def test_pieces_of_secrets_where_a_text_was_cut() -> None:
     assert Masker(["aaaaaaaaaaaaaaaa"]).excerpt("a" * 15 + "b" + "a" * 9) == "***b***"
 
 
-
 @given(st.lists(st.sampled_from([b"s3cret", b"s3", b"cret", b"x", b"s3cre", b"t", b"s3cs3cret"]), max_size=20))
 async def test_masking_of_streams_is_masking_of_the_whole(chunks: list[bytes]) -> None:
     async def stream() -> AsyncIterator[bytes]:
