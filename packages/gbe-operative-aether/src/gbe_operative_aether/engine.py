@@ -88,7 +88,7 @@ class Host:
         try:
             config = _config_of(begin)
             session = Session(config, folder=begin.directory)
-        except (ValueError, TypeError, OverflowError, KeyError, OSError, RecursionError) as error:
+        except (ValueError, TypeError, OverflowError, KeyError, OSError, RecursionError, MemoryError) as error:
             self.answer(Refused(_text_of(error)))
             return
         _Run(self, begin, session).go()
