@@ -109,6 +109,9 @@ def test_a_session_that_fails_on_its_way_has_its_whole_log_and_a_bundle_that_fai
     assert len(log) == ended.log_entries == 4999 + 2
     found = verify_ledger(tmp_path / BUNDLE_FILE)
     assert (found.ok, found.ticks, found.problem) == (True, 4999, "")
+    with Bundle(tmp_path / BUNDLE_FILE) as bundle:
+        bundle.check()
+        assert b"".join(bundle.blocks("logs.jsonl.gz")) == (tmp_path / LOG_FILE).read_bytes()
 
 
 def test_a_session_that_cannot_be_sealed_fails_and_leaves_both(tmp_path: Path) -> None:
