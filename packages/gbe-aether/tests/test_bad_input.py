@@ -442,7 +442,7 @@ def test_what_is_built_by_hand_is_refused_as_a_document_is(make: Callable[[], ob
     ],
 )
 def test_the_modes_of_a_governance_that_is_built_by_hand_are_resolved(
-    given: dict[str, str], modes: tuple[str, str]
+    given: dict[str, Any], modes: tuple[str, str]
 ) -> None:
     governance = GovernanceConfigV1(**given)
     assert (governance.governance_mode, governance.codex_action_mode) == modes

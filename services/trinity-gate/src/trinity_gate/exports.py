@@ -1,7 +1,7 @@
 """What is exported of a run: the bundle that its Operative left, else what this service knows itself.
 
 A session whose Operative died, or that did not a single tick, leaves no bundle. Its export then has the run, its log,
-and its inputs, from which `gbe-aether run` computes the same again; `manifest.json` says that it is not a bundle, and why.
+and its inputs, from which `gbe-aether run` computes the same again; `manifest.json` says that it is no bundle, and why.
 """
 
 from __future__ import annotations
