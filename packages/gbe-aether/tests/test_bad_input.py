@@ -2,14 +2,28 @@
 
 import json
 import os
+import re
 import resource
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from gbe_aether import (
     MAX_DOCUMENT_BYTES,
+    BudgetPolicyV1,
+    GovernanceConfigV1,
+    LoggingConfigV1,
+    RunConfigV1,
+    RunStreamV1,
+    RunWindowV1,
+    SafetyPolicyV1,
+    ScenarioRegistryV1,
+    ScenarioV1,
+    TopologyPolicyV1,
+    cmp0_profile,
     load_run_config,
     load_run_session_config,
     load_scenario_registry,
@@ -17,7 +31,8 @@ from gbe_aether import (
     run_session,
     session_config_from_documents,
 )
-from gbe_aether.testing import LINE, pfna, profile, run_config
+from gbe_aether.pfna import PFNAInputV1
+from gbe_aether.testing import LINE, line, pfna, profile, run_config
 
 
 def write(folder: Path, **documents: Any) -> Path:
@@ -360,3 +375,74 @@ def test_an_envelope_that_the_gate_rejects_fails_the_run() -> None:
     config = session_config_from_documents(run_config([90, 0, 3], governance=governance), LINE, profile())
     with pytest.raises(ValueError, match=r"^ledgers, p_blocks, and envelopes must align one-to-one$"):
         run_session(config)
+
+
+# --- what is built by hand ---
+
+
+@pytest.mark.parametrize(
+    ("make", "problem"),
+    [
+        (lambda: replace(line(), total_ticks=0), "ticks must be >= 1"),
+        (lambda: replace(line(), total_ticks="6"), "ticks must be >= 1"),
+        (lambda: replace(line(), initial_state=(1, 2)), "initial_state length must match topology N"),
+        (lambda: replace(line(), initial_state=(1, 2, 3, 4)), "initial_state length must match topology N"),
+        (lambda: replace(line(), initial_state=(1, 2.0, 3)), "initial_state must contain integers only"),
+        (lambda: replace(line(), initial_state=(1, True, 3)), "initial_state must contain integers only"),
+        (lambda: replace(line(), windows=()), "At least one window must be provided"),
+        (lambda: replace(line(), primary_window_id="no"), "primary_window_id must reference a declared window"),
+        (lambda: replace(line(), total_ticks=5), "window end_tick cannot exceed configured ticks"),
+        (lambda: replace(line(), profile=cmp0_profile()), "Profile SC must match topology SC"),
+        (
+            lambda: replace(line(), pfna_inputs=(PFNAInputV1("p", "G", "R", 1, "N", (1,)),)),
+            "PFNA entry values length must match expected_length",
+        ),
+        (lambda: RunWindowV1("", "A", 1, 2), "window_id must be provided"),
+        (lambda: RunWindowV1("W", "A", 0, 2), "start_tick must be >= 1"),
+        (lambda: RunWindowV1("W", "A", 3, 2), "end_tick must be >= start_tick"),
+        (lambda: RunStreamV1("s", "nothing"), "Stream source must be one of"),
+        (lambda: RunStreamV1("s", "post_u", "X"), "scheme_hint must be one of 'R', 'GR', or 'ID'"),
+        (lambda: RunConfigV1(2, "G", "R", "", "", 1, (1,), (RunWindowV1("W", "A", 1, 1),), "W"), "requires v == 1"),
+        (lambda: RunConfigV1(1, "G", "R", "", "", 0, (1,), (RunWindowV1("W", "A", 1, 1),), "W"), "ticks must be >= 1"),
+        (lambda: LoggingConfigV1(True, "nowhere"), "destination must be one of ['file', 'memory', 'stdout']"),
+        (lambda: LoggingConfigV1(True, "file"), "file_path must be provided when destination is 'file'"),
+        (lambda: GovernanceConfigV1("SOMETIMES"), "codex_action_mode must be one of ['DRY_RUN', 'ENFORCE'"),
+        (lambda: BudgetPolicyV1(""), "policy_id must be provided"),
+        (lambda: BudgetPolicyV1("b", -1), "max_actions_per_window must be a non-negative integer when provided"),
+        (lambda: BudgetPolicyV1("b", None, True), "max_proposals_per_window must be a non-negative integer"),
+        (lambda: TopologyPolicyV1("t", allowed_ops=("DIG",)), "allowed_ops entries must be one of"),
+        (lambda: SafetyPolicyV1("s", ()), "invariants must contain at least one entry"),
+        (lambda: SafetyPolicyV1("s", ("x",), "MILD"), "severity must be one of ['HARD', 'SOFT']"),
+        (
+            lambda: GovernanceConfigV1(
+                "ENFORCE", budget_policies=(BudgetPolicyV1("p"),), safety_policies=(SafetyPolicyV1("p", ("x",)),)
+            ),
+            "Duplicate policy_id detected: p",
+        ),
+        (lambda: ScenarioRegistryV1(1, ()), "Scenario registry must contain at least one entry"),
+        (lambda: ScenarioRegistryV1(1, (ScenarioV1("a", "", "p"),) * 2), "Duplicate scenario_id detected: a"),
+        (lambda: ScenarioV1("a", "", ""), "run_config_path must be provided"),
+        (lambda: replace(line().topology, N=2), "Nodes must be contiguous"),
+        (lambda: replace(line().profile, modulus_M=0), "CMP numeric constants must be positive integers"),
+    ],
+)
+def test_what_is_built_by_hand_is_refused_as_a_document_is(make: Callable[[], object], problem: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(problem)):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("given", "modes"),
+    [
+        ({}, ("OFF", "OFF")),
+        ({"governance_mode": "SUGGEST_ONLY"}, ("OBSERVE", "OBSERVE")),
+        ({"codex_action_mode": "GOVERNED_APPLY"}, ("ENFORCE", "GOVERNED_APPLY")),
+        ({"governance_mode": "dry_run", "codex_action_mode": "OFF"}, ("DRY_RUN", "DRY_RUN")),
+        ({"governance_mode": "ENFORCE", "codex_action_mode": "OBSERVE"}, ("ENFORCE", "GOVERNED_APPLY")),
+    ],
+)
+def test_the_modes_of_a_governance_that_is_built_by_hand_are_resolved(
+    given: dict[str, Any], modes: tuple[str, str]
+) -> None:
+    governance = GovernanceConfigV1(**given)
+    assert (governance.governance_mode, governance.codex_action_mode) == modes

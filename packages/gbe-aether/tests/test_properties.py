@@ -282,3 +282,24 @@ def test_varied_configs_run_like_loaded_ones(documents: dict[str, Any]) -> None:
     config = session_config_from_documents(**documents)
     varied = msgspec.structs.replace(config, run_id="other", pfna_inputs=())
     assert run_session(varied).tick_result.u_ledger_entries[0].run_id == "other"
+
+
+@pytest.mark.parametrize("remembered", [0, 1, 3 * (6 + 9), 10**6])
+def test_ticks_that_are_remembered_are_those_that_are_computed(
+    remembered: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A small graph that goes in circles, thrown off them by external input, and back on others."""
+    chance = random.Random(5)
+    graph = topology(6, [(chance.randint(1, 6), chance.randint(1, 6), chance.randint(3, 9), 30) for _ in range(9)])
+    document = pfna(*({"pfna_id": "p", "tick": tick, "values": [tick, 0, -3, 1, 0, 2]} for tick in (90, 91, 200)))
+    state = [chance.randrange(200) for _ in range(6)]
+    config = run_config(state, 400, enable_pfna=True, enable_codex=True)
+    session = Session(session_config_from_documents(config, graph, profile(), document))
+    monkeypatch.setattr("gbe_aether.umx.REMEMBERED", remembered)
+    again = Session(session_config_from_documents(config, graph, profile(), document))
+    assert again._stepper._remembered == remembered // 15
+    assert again.result().tick_result.last_hash == session.result().tick_result.last_hash
+    assert len(again._stepper._known) <= remembered // 15
+    assert len(session._stepper._known) < 350
+    assert session_snapshot_sha256(again.result()) == session_snapshot_sha256(session.result())
+    assert len(set(map(tuple, (ledger.post_u for ledger in session.result().tick_result.ledgers[-50:])))) > 1

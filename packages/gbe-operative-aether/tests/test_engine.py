@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from gbe_aether import Bundle, verify_ledger
+from gbe_aether import Bundle, Session, SessionProgressV1, verify_ledger
 from gbe_aether.testing import LINE, profile, run_config
 from gbe_operative_aether import engine
 from gbe_operative_aether.engine import Host
@@ -35,21 +35,18 @@ def run(folder: Path, ticks: int, *, cancel_at: int | None = None, **changes: An
     texts = {name: json.dumps(each).encode() for name, each in documents.items()}
     begin = Begin(str(folder), 0.1, documents={**texts, "pfna": b"null"})
     steering._take(begin)
-    if cancel_at is not None:
 
-        class Cancelling(engine.Session):
-            def advance(self, seconds: float = 0.05) -> Any:
-                while self.tick < cancel_at:
-                    self.step()
-                steering._take(Steer("cancel"))
-                return self.progress
+    class Cancelled(Session):
+        def advance(self, seconds: float = 0.05) -> SessionProgressV1:
+            if cancel_at is None:
+                return super().advance(seconds)
+            while self.tick < cancel_at:
+                self.step()
+            steering._take(Steer("cancel"))
+            return self.progress
 
-        engine.Session, kept = Cancelling, engine.Session  # type: ignore[misc]
-        try:
-            Host(steering, answers).run(steering.next_session())
-        finally:
-            engine.Session = kept  # type: ignore[misc]
-    else:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine, "Session", Cancelled)
         Host(steering, answers).run(steering.next_session())
     said, last = answers.getvalue(), None
     while said:
@@ -109,6 +106,9 @@ def test_a_session_that_fails_on_its_way_has_its_whole_log_and_a_bundle_that_fai
     assert len(log) == ended.log_entries == 4999 + 2
     found = verify_ledger(tmp_path / BUNDLE_FILE)
     assert (found.ok, found.ticks, found.problem) == (True, 4999, "")
+    with Bundle(tmp_path / BUNDLE_FILE) as bundle:
+        bundle.check()
+        assert b"".join(bundle.blocks("logs.jsonl.gz")) == (tmp_path / LOG_FILE).read_bytes()
 
 
 def test_a_session_that_cannot_be_sealed_fails_and_leaves_both(tmp_path: Path) -> None:
@@ -141,7 +141,7 @@ def test_nothing_of_a_log_is_lost_when_the_disk_is_full_for_a_while(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lines = [os.urandom(40).hex().encode() for _ in range(40_000)]
-    full, write = True, os.write
+    full, write = [True], os.write
 
     def writing(handle: int, data: Any) -> int:
         if full and len(data) < 5000:
@@ -161,8 +161,7 @@ def test_nothing_of_a_log_is_lost_when_the_disk_is_full_for_a_while(
     assert refused
     with pytest.raises(OSError, match="No space"):
         file.close()
-    assert not file.closed
-    full = False
+    full.clear()
     file.close()
     assert file.closed
     assert gzip.decompress((tmp_path / "log.gz").read_bytes()).splitlines() == lines

@@ -8,7 +8,7 @@
 | `i_blocks.jsonl`, `scenes.jsonl`, `codex_motifs.jsonl`, `codex_proposals.jsonl` | further records |
 | `envelopes.jsonl` | all envelopes in the session's order |
 | `introspection.json`, `metrics.json` | the view's summary; the metrics or `null` |
-| `logs.jsonl` | the log entries that were kept in memory |
+| `logs.jsonl` | the log entries that were kept in memory; in a bundle that is written at once `logs.jsonl.gz` |
 | `session_snapshot.json` | the snapshot in its recorded form, unless it was left out |
 | `hashes.jsonl` | in a bundle without records: the hashes of each tick's ledger, P-block, DATA envelope and U-ledger entry |
 | `digests.jsonl` | in a bundle without records or hashes: SHA-256 over the hashes of the ledgers and P-blocks of up to some thousand ticks each |
@@ -27,8 +27,10 @@ import contextlib
 import hashlib
 import json
 import os
+import time
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any
@@ -108,13 +110,15 @@ class BundleWriter:
                 self._zip.close()
             self._partial.unlink(missing_ok=True)
 
-    def add(self, name: str, content: bytes | Iterable[bytes]) -> None:
-        """Add a member. Raises `ValueError` for a name that is taken."""
+    def add(self, name: str, content: bytes | Iterable[bytes], *, compressed: bool = False) -> None:
+        """Add a member; what is compressed already is stored as it is. Raises `ValueError` for a name that is taken."""
         assert self._zip is not None
         if name in self._members or name == MANIFEST:
             raise ValueError(f"the bundle has a member {name!r} already")
         hasher, size = hashlib.sha256(), 0
-        with self._zip.open(name, "w", force_zip64=True) as member:
+        about = zipfile.ZipInfo(name, time.localtime()[:6])
+        about.compress_type = zipfile.ZIP_STORED if compressed else zipfile.ZIP_DEFLATED
+        with self._zip.open(about, "w", force_zip64=True) as member:
             for piece in _pieces([content] if isinstance(content, bytes) else content):
                 self._step()
                 hasher.update(piece)
@@ -195,16 +199,23 @@ def write_bundle(
             bundle.add(name, content)
 
 
-def write_digest_bundle(session: "Session", path: str | os.PathLike[str], step: Step | None = None) -> None:
+def write_digest_bundle(
+    session: "Session",
+    path: str | os.PathLike[str],
+    *,
+    log: str | os.PathLike[str] | None = None,
+    step: Step | None = None,
+) -> None:
     """Write what a session did so far to a zip file, at once and whatever its length: digests of its ticks.
 
     Args:
         session: In any phase, also failed or closed.
         path: The file; one that is there is replaced when the new one is complete.
+        log: The session's log as a gzip file, to be in it as `logs.jsonl.gz`.
         step: As in `write_bundle`.
 
     Raises:
-        OSError: the file cannot be written.
+        OSError: the file cannot be written, or that of the log not be read.
     """
     config, checkpoint = session.config, session.checkpoint
     about = {
@@ -229,6 +240,9 @@ def write_digest_bundle(session: "Session", path: str | os.PathLike[str], step: 
         bundle.add("inputs.json", json_bytes(documents_of(config)))
         bundle.add("session.json", json_bytes(said))
         bundle.add(DIGESTS, _digest_lines(session.digests()))
+        if log is not None:
+            with open(log, "rb") as file:
+                bundle.add("logs.jsonl.gz", iter(partial(file.read, _BLOCK), b""), compressed=True)
 
 
 def extend_bundle(

@@ -30,6 +30,11 @@ class TopologyPolicyV1(msgspec.Struct, frozen=True):
     allowed_ops: tuple[str, ...] = OPS
     description: str = ""
 
+    def __post_init__(self) -> None:
+        _check_policy(self, "max_nodes", "max_edges")
+        if any(op not in OPS for op in self.allowed_ops):
+            raise ValueError(f"allowed_ops entries must be one of {sorted(OPS)}")
+
 
 class BudgetPolicyV1(msgspec.Struct, frozen=True):
     """How much may be proposed and done in a window."""
@@ -40,6 +45,9 @@ class BudgetPolicyV1(msgspec.Struct, frozen=True):
     max_topology_changes: int | None = None
     notes: str = ""
 
+    def __post_init__(self) -> None:
+        _check_policy(self, "max_actions_per_window", "max_proposals_per_window", "max_topology_changes")
+
 
 class SafetyPolicyV1(msgspec.Struct, frozen=True):
     """Invariants that a deployment names. They are recorded and hashed, never enforced."""
@@ -49,14 +57,39 @@ class SafetyPolicyV1(msgspec.Struct, frozen=True):
     severity: str = "HARD"
     description: str = ""
 
+    def __post_init__(self) -> None:
+        _check_policy(self)
+        if not self.invariants:
+            raise ValueError("invariants must contain at least one entry")
+        invariants: tuple[object, ...] = self.invariants
+        if any(not isinstance(each, str) or not each for each in invariants):
+            raise ValueError("invariants must contain non-empty strings")
+        if self.severity not in ("HARD", "SOFT"):
+            raise ValueError("severity must be one of ['HARD', 'SOFT']")
+
+
+def _check_policy(policy: msgspec.Struct, *limits: str) -> None:
+    if not getattr(policy, "policy_id", None):
+        raise ValueError("policy_id must be provided")
+    for name in limits:
+        value = getattr(policy, name)
+        if value is not None and (not is_int(value) or value < 0):
+            raise ValueError(f"{name} must be a non-negative integer when provided")
+
 
 PolicyV1 = TopologyPolicyV1 | BudgetPolicyV1 | SafetyPolicyV1
 
 
 class GovernanceConfigV1(msgspec.Struct, frozen=True):
-    """A resolved governance configuration; the lists are in declaration order."""
+    """A governance configuration; the lists are in declaration order.
 
-    governance_mode: str = "OFF"
+    The modes are resolved as section 6.1 has it: governance_mode wins where it is said, `SUGGEST_ONLY` is `OBSERVE`.
+
+    Raises:
+        ValueError: with the messages of that section.
+    """
+
+    governance_mode: str = ""
     codex_action_mode: str = "OFF"
     topology_policies: tuple[TopologyPolicyV1, ...] = ()
     budget_policies: tuple[BudgetPolicyV1, ...] = ()
@@ -64,6 +97,20 @@ class GovernanceConfigV1(msgspec.Struct, frozen=True):
     gid: str | None = None
     run_id: str | None = None
     meta: dict[str, Any] = msgspec.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        mode: object = self.governance_mode or self.codex_action_mode
+        modes = _MODES.get(mode.upper()) if isinstance(mode, str) else None
+        if modes is None:
+            raise ValueError(f"codex_action_mode must be one of {sorted(_MODES)}")
+        if modes != (self.governance_mode, self.codex_action_mode):
+            msgspec.structs.force_setattr(self, "governance_mode", modes[0])
+            msgspec.structs.force_setattr(self, "codex_action_mode", modes[1])
+        seen: set[str] = set()
+        for policy in self.policies:
+            if policy.policy_id in seen:
+                raise ValueError(f"Duplicate policy_id detected: {policy.policy_id}")
+            seen.add(policy.policy_id)
 
     @property
     def active(self) -> bool:
@@ -151,15 +198,9 @@ def governance_from_document(doc: Mapping[str, Any]) -> GovernanceConfigV1:
     topology = tuple(_topology_policy(each) for each in _policies(doc, "topology_policies"))
     budget = tuple(_budget_policy(each) for each in _policies(doc, "budget_policies"))
     safety = tuple(_safety_policy(each) for each in _policies(doc, "safety_policies"))
-    config = GovernanceConfigV1(
+    return GovernanceConfigV1(
         *modes, topology, budget, safety, doc.get("gid"), doc.get("run_id"), dict(doc.get("meta") or {})
     )
-    seen: set[str] = set()
-    for policy in config.policies:
-        if policy.policy_id in seen:
-            raise ValueError(f"Duplicate policy_id detected: {policy.policy_id}")
-        seen.add(policy.policy_id)
-    return config
 
 
 def _policies(doc: Mapping[str, Any], key: str) -> list[dict[str, Any]]:

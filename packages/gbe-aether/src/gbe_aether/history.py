@@ -117,8 +117,11 @@ class History:
             return read[1]
         if read is not None and read[0] == tick - 1 and read[1].at_rest and not self.queue.refs(tick):
             outcome = read[1]
-        else:
+        elif tick == 1 or self.queue.refs(tick):
             outcome = self._stepper.step(self.pre(tick), None)
+        else:
+            text = self._states[tick - 2]
+            outcome = self._stepper.known(text) or self._stepper.step(numbers(text), text)
         self._read = tick, outcome
         return outcome
 

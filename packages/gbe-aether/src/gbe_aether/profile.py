@@ -10,7 +10,7 @@ from gbe_aether.reading import an_object, required, strict_int
 
 
 class ProfileConfigV1(msgspec.Struct, frozen=True):
-    """A CMP profile. `flux_rule` and `chain_rule` are documentation; the formulas are fixed."""
+    """A CMP profile. `flux_rule` and `chain_rule` are documentation; the formulas are fixed. Raises `ValueError`."""
 
     name: str
     modulus_M: int
@@ -22,6 +22,14 @@ class ProfileConfigV1(msgspec.Struct, frozen=True):
     s_t_rule: dict[str, Any] = msgspec.field(default_factory=dict)
     nap_defaults: dict[str, Any] = msgspec.field(default_factory=dict)
     press_defaults: dict[str, Any] = msgspec.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            raise ValueError("ProfileConfig name must be provided")
+        if not self.name.startswith("CMP-"):
+            raise ValueError("Profile name must start with 'CMP-'")
+        if min(self.modulus_M, self.C0, self.SC, self.I_block_spacing_W) <= 0:
+            raise ValueError("CMP numeric constants must be positive integers")
 
     @property
     def default_scheme(self) -> str:
@@ -59,10 +67,4 @@ def profile_from_document(document: Any) -> ProfileConfigV1:
     name = str(required(doc, "name", _MISSING))
     modulus, c0, scale, spacing = (strict_int(required(doc, each, _MISSING), each) for each in _CONSTANTS)
     rules = [an_object(doc.get(each, {}), f"{each} must be an object") for each in _RULES]
-    if not name:
-        raise ValueError("ProfileConfig name must be provided")
-    if not name.startswith("CMP-"):
-        raise ValueError("Profile name must start with 'CMP-'")
-    if min(modulus, c0, scale, spacing) <= 0:
-        raise ValueError("CMP numeric constants must be positive integers")
     return ProfileConfigV1(name, modulus, c0, scale, spacing, *rules)

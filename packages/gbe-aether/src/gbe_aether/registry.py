@@ -12,7 +12,10 @@ from gbe_aether.reading import an_object, required
 
 
 class ScenarioV1(msgspec.Struct, frozen=True):
-    """One scenario. `run_config_path` is as it stands in the file, relative to the file's folder."""
+    """One scenario. `run_config_path` is as it stands in the file, relative to the file's folder.
+
+    Raises `ValueError` for what a document is refused for.
+    """
 
     scenario_id: str
     description: str
@@ -20,13 +23,33 @@ class ScenarioV1(msgspec.Struct, frozen=True):
     pillars: tuple[str, ...] = ()
     runtime_hint: str = ""
 
+    def __post_init__(self) -> None:
+        if not self.scenario_id:
+            raise ValueError("scenario_id must be provided")
+        if not self.run_config_path:
+            raise ValueError("run_config_path must be provided")
+        pillars: tuple[object, ...] = self.pillars
+        if any(not isinstance(pillar, str) or not pillar for pillar in pillars):
+            raise ValueError("pillars must contain non-empty strings")
+
 
 class ScenarioRegistryV1(msgspec.Struct, frozen=True):
-    """The scenarios in file order, and the folder their paths are relative to."""
+    """The scenarios in file order, and the folder their paths are relative to. Raises `ValueError`."""
 
     v: int
     scenarios: tuple[ScenarioV1, ...]
     base: Path = Path()
+
+    def __post_init__(self) -> None:
+        if self.v != 1:
+            raise ValueError("ScenarioRegistry_v1 requires v == 1")
+        if not self.scenarios:
+            raise ValueError("Scenario registry must contain at least one entry")
+        seen = set()
+        for scenario in self.scenarios:
+            if scenario.scenario_id in seen:
+                raise ValueError(f"Duplicate scenario_id detected: {scenario.scenario_id}")
+            seen.add(scenario.scenario_id)
 
     def ids(self) -> list[str]:
         """The scenario ids in file order."""
@@ -61,15 +84,6 @@ def registry_from_document(document: Any, base: Path = Path()) -> ScenarioRegist
     if not isinstance(entries, list):
         raise ValueError("scenarios must be a list")
     scenarios = tuple(_scenario(each) for each in entries)
-    if version != 1:
-        raise ValueError("ScenarioRegistry_v1 requires v == 1")
-    if not scenarios:
-        raise ValueError("Scenario registry must contain at least one entry")
-    seen = set()
-    for scenario in scenarios:
-        if scenario.scenario_id in seen:
-            raise ValueError(f"Duplicate scenario_id detected: {scenario.scenario_id}")
-        seen.add(scenario.scenario_id)
     return ScenarioRegistryV1(version, scenarios, base)
 
 
@@ -82,10 +96,4 @@ def _scenario(value: Any) -> ScenarioV1:
     pillars = doc.get("pillars", [])
     if not isinstance(pillars, list):
         raise ValueError("pillars must be a list of strings")
-    if not scenario_id:
-        raise ValueError("scenario_id must be provided")
-    if not path:
-        raise ValueError("run_config_path must be provided")
-    if any(not isinstance(pillar, str) or not pillar for pillar in pillars):
-        raise ValueError("pillars must contain non-empty strings")
     return ScenarioV1(scenario_id, description, path, tuple(pillars), str(doc.get("runtime_hint", "")))

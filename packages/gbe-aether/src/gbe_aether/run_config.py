@@ -1,6 +1,7 @@
 """The run config: which graph, which profile, how long, what is observed (specification, section 1.2)."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +18,24 @@ SCHEMES = ("R", "GR", "ID")
 
 
 class RunStreamV1(msgspec.Struct, frozen=True):
-    """A stream of a window: what is recorded each tick, and how its length is estimated."""
+    """A stream of a window: what is recorded each tick, and how its length is estimated. Raises `ValueError`."""
 
     name: str
     source: str
     scheme_hint: str | None = None
     description: str = ""
 
+    def __post_init__(self) -> None:
+        if not self.name:
+            raise ValueError("Run window stream must provide a name")
+        if self.source not in SOURCES:
+            raise ValueError(f"Stream source must be one of {list(SOURCES)}")
+        if self.scheme_hint is not None and self.scheme_hint not in SCHEMES:
+            raise ValueError("scheme_hint must be one of 'R', 'GR', or 'ID'")
+
 
 class RunWindowV1(msgspec.Struct, frozen=True):
-    """A Press window over the ticks `start_tick`..`end_tick`, both included."""
+    """A Press window over the ticks `start_tick`..`end_tick`, both included. Raises `ValueError`."""
 
     window_id: str
     apx_name: str
@@ -35,12 +44,22 @@ class RunWindowV1(msgspec.Struct, frozen=True):
     streams: tuple[RunStreamV1, ...] = ()
     aeon_window_id: str | None = None
 
+    def __post_init__(self) -> None:
+        if not self.window_id:
+            raise ValueError("window_id must be provided")
+        if not self.apx_name:
+            raise ValueError("apx_name must be provided")
+        if self.start_tick < 1:
+            raise ValueError("start_tick must be >= 1")
+        if self.end_tick < self.start_tick:
+            raise ValueError("end_tick must be >= start_tick")
+
 
 class RunConfigV1(msgspec.Struct, frozen=True):
     """A run config as its document says it, with defaults filled in.
 
     The paths are absolute and without symbolic links; they are empty when the config was built from
-    documents in memory.
+    documents in memory. Raises `ValueError` for what a document is refused for.
     """
 
     v: int
@@ -60,6 +79,10 @@ class RunConfigV1(msgspec.Struct, frozen=True):
     diagnostics: dict[str, Any] = msgspec.field(default_factory=dict)
     logging: LoggingConfigV1 = msgspec.field(default_factory=LoggingConfigV1)
     metrics: MetricsConfigV1 = msgspec.field(default_factory=MetricsConfigV1)
+
+    def __post_init__(self) -> None:
+        _check_names(self.v, self.gid, self.run_id)
+        _check_course(self.ticks, self.initial_state, self.windows, self.primary_window_id)
 
 
 _MISSING = "Missing required field: {}"
@@ -106,22 +129,10 @@ def run_config_from_document(document: Any, base: Path | None) -> RunConfigV1:
         raise ValueError("pfna_path must be a string when provided")
     logging = logging_from_document(doc.get("logging", {}))
     metrics = an_object(doc.get("metrics", {}), "metrics must be an object")
-    if version != 1:
-        raise ValueError("RunConfig_v1 requires v == 1")
-    if not gid:
-        raise ValueError("gid must be provided")
-    if not run_id:
-        raise ValueError("run_id must be provided")
+    _check_names(version, gid, run_id)
     for name, file in paths.items():
         _check_file(name, file)
-    if ticks < 1:
-        raise ValueError("ticks must be >= 1")
-    if not state:
-        raise ValueError("initial_state must be non-empty")
-    if not windows:
-        raise ValueError("At least one window must be provided")
-    if all(window.window_id != primary for window in windows):
-        raise ValueError("primary_window_id must reference a declared window")
+    _check_course(ticks, state, windows, primary)
     governance = governance_from_run_config(
         declared,
         gid=gid,
@@ -156,6 +167,26 @@ def run_config_from_document(document: Any, base: Path | None) -> RunConfigV1:
         logging,
         MetricsConfigV1(bool(metrics.get("enabled", False))),
     )
+
+
+def _check_names(version: int, gid: str, run_id: str) -> None:
+    if version != 1:
+        raise ValueError("RunConfig_v1 requires v == 1")
+    if not gid:
+        raise ValueError("gid must be provided")
+    if not run_id:
+        raise ValueError("run_id must be provided")
+
+
+def _check_course(ticks: int, state: Sequence[int], windows: Sequence[RunWindowV1], primary: str) -> None:
+    if ticks < 1:
+        raise ValueError("ticks must be >= 1")
+    if not state:
+        raise ValueError("initial_state must be non-empty")
+    if not windows:
+        raise ValueError("At least one window must be provided")
+    if all(window.window_id != primary for window in windows):
+        raise ValueError("primary_window_id must reference a declared window")
 
 
 def _path(doc: dict[str, Any], name: str, base: Path | None) -> Path | None:
@@ -207,14 +238,6 @@ def _window(value: Any) -> RunWindowV1:
     if aeon is not None and not isinstance(aeon, str):
         raise ValueError("aeon_window_id must be a string when provided")
     parsed = tuple(_stream(each) for each in streams)
-    if not window_id:
-        raise ValueError("window_id must be provided")
-    if not apx_name:
-        raise ValueError("apx_name must be provided")
-    if start < 1:
-        raise ValueError("start_tick must be >= 1")
-    if end < start:
-        raise ValueError("end_tick must be >= start_tick")
     return RunWindowV1(window_id, apx_name, start, end, parsed, aeon)
 
 
@@ -222,11 +245,4 @@ def _stream(value: Any) -> RunStreamV1:
     doc = an_object(value, "Stream entry must be an object")
     name = str(doc.get("name", "") if doc.get("name") is not None else "")
     source = str(doc.get("source", ""))
-    scheme = doc.get("scheme_hint")
-    if not name:
-        raise ValueError("Run window stream must provide a name")
-    if source not in SOURCES:
-        raise ValueError(f"Stream source must be one of {list(SOURCES)}")
-    if scheme is not None and scheme not in SCHEMES:
-        raise ValueError("scheme_hint must be one of 'R', 'GR', or 'ID'")
-    return RunStreamV1(name, source, scheme, str(doc.get("description", "")))
+    return RunStreamV1(name, source, doc.get("scheme_hint"), str(doc.get("description", "")))

@@ -1,6 +1,7 @@
 """The session config: everything a run needs, checked against each other (specification, section 1.2)."""
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -10,6 +11,7 @@ from gbe_aether.metrics import MetricsConfigV1
 from gbe_aether.pfna import PFNAInputV1, load_pfna, pfna_from_document
 from gbe_aether.press import DEFAULT_STREAMS
 from gbe_aether.profile import ProfileConfigV1, load_profile_config, profile_from_document
+from gbe_aether.reading import is_int
 from gbe_aether.registry import load_scenario_registry
 from gbe_aether.run_config import RunConfigV1, RunStreamV1, RunWindowV1, load_run_config, run_config_from_document
 from gbe_aether.structured_log import LoggingConfigV1
@@ -17,7 +19,11 @@ from gbe_aether.topology import TopologyProfileV1, load_topology_profile, topolo
 
 
 class SessionConfigV1(msgspec.Struct, frozen=True):
-    """A session, ready to run. To vary one, use `msgspec.structs.replace`."""
+    """A session, ready to run. To vary one, use `msgspec.structs.replace`.
+
+    Raises:
+        ValueError: the parts don't go together, with the messages of section 1.2.
+    """
 
     topology: TopologyProfileV1
     profile: ProfileConfigV1
@@ -32,6 +38,19 @@ class SessionConfigV1(msgspec.Struct, frozen=True):
     logging: LoggingConfigV1 = msgspec.field(default_factory=LoggingConfigV1)
     metrics: MetricsConfigV1 = msgspec.field(default_factory=MetricsConfigV1)
     press_default_streams: tuple[RunStreamV1, ...] = DEFAULT_STREAMS
+
+    def __post_init__(self) -> None:
+        if not is_int(self.total_ticks) or self.total_ticks < 1:
+            raise ValueError("ticks must be >= 1")
+        if not all(map(is_int, self.initial_state)):
+            raise ValueError("initial_state must contain integers only")
+        if not self.windows:
+            raise ValueError("At least one window must be provided")
+        if all(window.window_id != self.primary_window_id for window in self.windows):
+            raise ValueError("primary_window_id must reference a declared window")
+        _check_parts(self.topology, self.profile, self.initial_state, self.windows, self.total_ticks)
+        if any(len(entry.values) != self.topology.N for entry in self.pfna_inputs):
+            raise ValueError("PFNA entry values length must match expected_length")
 
     @property
     def gid(self) -> str:
@@ -95,12 +114,22 @@ def session_config_from_documents(
 def _cross_check(config: RunConfigV1, topology: TopologyProfileV1, profile: ProfileConfigV1) -> None:
     if config.gid != topology.gid:
         raise ValueError("RunConfig gid must match topology gid")
+    _check_parts(topology, profile, config.initial_state, config.windows, config.ticks)
+
+
+def _check_parts(
+    topology: TopologyProfileV1,
+    profile: ProfileConfigV1,
+    state: Sequence[int],
+    windows: Sequence[RunWindowV1],
+    ticks: int,
+) -> None:
     if profile.SC != topology.SC:
         raise ValueError("Profile SC must match topology SC")
-    if len(config.initial_state) != topology.N:
+    if len(state) != topology.N:
         raise ValueError("initial_state length must match topology N")
-    for window in config.windows:
-        if window.end_tick > config.ticks:
+    for window in windows:
+        if window.end_tick > ticks:
             raise ValueError("window end_tick cannot exceed configured ticks")
 
 

@@ -18,7 +18,7 @@ DESTINATIONS = ("file", "memory", "stdout")
 
 
 class LoggingConfigV1(msgspec.Struct, frozen=True):
-    """Whether a run logs, and where to."""
+    """Whether a run logs, and where to. Raises `ValueError` for another destination, or a file without a path."""
 
     enabled: bool = False
     destination: str = "memory"
@@ -26,20 +26,22 @@ class LoggingConfigV1(msgspec.Struct, frozen=True):
     include_ticks: bool = True
     include_windows: bool = True
 
+    def __post_init__(self) -> None:
+        if self.destination not in DESTINATIONS:
+            raise ValueError(f"destination must be one of {list(DESTINATIONS)}")
+        if self.destination == "file" and not self.file_path:
+            raise ValueError("file_path must be provided when destination is 'file'")
+
 
 def logging_from_document(value: Any) -> LoggingConfigV1:
     """The logging configuration in a run config's `logging`. Raises `ValueError`."""
     doc = an_object(value, "logging must be an object")
     destination = doc.get("destination", "memory")
     file_path = doc.get("file_path")
-    if destination not in DESTINATIONS:
-        raise ValueError(f"destination must be one of {list(DESTINATIONS)}")
-    if destination == "file" and not file_path:
-        raise ValueError("file_path must be provided when destination is 'file'")
     return LoggingConfigV1(
         bool(doc.get("enabled", False)),
         destination,
-        None if file_path is None else str(file_path),
+        str(file_path) if file_path or isinstance(file_path, str) else None,
         bool(doc.get("include_ticks", True)),
         bool(doc.get("include_windows", True)),
     )

@@ -47,7 +47,7 @@ class TopologySnapshotEdgeV1(msgspec.Struct, frozen=True):
 
 
 class TopologyProfileV1(msgspec.Struct, frozen=True):
-    """A graph: nodes 1..N, edges 1..E, and the constants they share."""
+    """A graph: nodes 1..N, edges 1..E, and the constants they share. Raises `ValueError` for one that cannot be."""
 
     gid: str
     profile: str
@@ -59,6 +59,9 @@ class TopologyProfileV1(msgspec.Struct, frozen=True):
     max_edge_cap: int | None = None
     nap_ref: str | None = None
     meta: dict[str, Any] = msgspec.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _check(self)
 
     @property
     def version(self) -> str:
@@ -110,9 +113,7 @@ def topology_from_document(document: Any) -> TopologyProfileV1:
     meta = doc.get("meta")
     if meta is not None and not isinstance(meta, dict):
         raise ValueError("meta must be an object if provided")
-    topology = TopologyProfileV1(gid, profile, size, scale, nodes, edges, radius, max_cap, nap_ref, dict(meta or {}))
-    _check(topology)
-    return topology
+    return TopologyProfileV1(gid, profile, size, scale, nodes, edges, radius, max_cap, nap_ref, dict(meta or {}))
 
 
 def _node(value: Any) -> NodeV1:

@@ -171,6 +171,10 @@ WIDE_FROM = 256
 """Nodes and edges from which on arrays are worth their overhead."""
 
 
+REMEMBERED = 32_768
+"""Nodes and edges of all the outcomes together that are remembered of a small graph: some 6 MB."""
+
+
 class Stepper:
     """Steps a topology with the kernel that fits the state: this is the one place that chooses.
 
@@ -183,6 +187,8 @@ class Stepper:
         self._topology = topology
         self._exact: ExactKernel | None = None
         self._wide: WideKernel | None = None
+        # What a tick does follows from the state alone, and a small graph that never rests soon goes in circles.
+        self._known: dict[bytes, Outcome] = {}
         size = topology.N + len(topology.edges)
         if kernel == "wide" or (kernel is None and size >= WIDE_FROM):
             # NumPy is loaded when it is needed.
@@ -190,9 +196,25 @@ class Stepper:
 
             with contextlib.suppress(OverflowError):
                 self._wide = wide.WideKernel(topology)
+        self._remembered = REMEMBERED // max(size, 1) if self._wide is None and size < WIDE_FROM else 0
+
+    def known(self, pre_text: bytes) -> Outcome | None:
+        """The outcome of a tick on the state of this text, if it is remembered."""
+        return self._known.get(pre_text)
 
     def step(self, pre: Any, pre_text: bytes | None) -> Outcome:
         """The outcome of a tick on a state; `pre_text` is its canonical text, where it is known."""
+        if self._remembered and pre_text is not None:
+            outcome = self._known.get(pre_text)
+            if outcome is None:
+                outcome = self._step(pre, pre_text)
+                if len(self._known) >= self._remembered:
+                    self._known.clear()
+                self._known[pre_text] = outcome
+            return outcome
+        return self._step(pre, pre_text)
+
+    def _step(self, pre: Any, pre_text: bytes | None) -> Outcome:
         if self._wide is not None:
             admitted = self._wide.admit(pre)
             if admitted is not None:

@@ -88,7 +88,7 @@ class Host:
         try:
             config = _config_of(begin)
             session = Session(config, folder=begin.directory)
-        except (ValueError, TypeError, OverflowError, KeyError, OSError, RecursionError) as error:
+        except (ValueError, TypeError, OverflowError, KeyError, OSError, RecursionError, MemoryError) as error:
             self.answer(Refused(_text_of(error)))
             return
         _Run(self, begin, session).go()
@@ -133,7 +133,7 @@ class _Run:
                 result, error, last = None, _text_of(raised), ""
         ended = self._ended(result, report, error, last)
         logged = self._give_room()
-        bundled = bundled or self._write_digests()
+        bundled = bundled or self._write_digests(logged)
         self._host.answer(msgspec.structs.replace(ended, log=logged, bundle=bundled))
 
     # --- ticks ---
@@ -236,16 +236,16 @@ class _Run:
         write_bundle(result, self._directory / BUNDLE_FILE, records=records, snapshot=snapshot, step=look)
         return True
 
-    def _write_digests(self) -> bool:
-        """The bundle of a session that has no other. Returns whether there is one now: of a session that did nothing
-        there is none."""
+    def _write_digests(self, logged: bool) -> bool:
+        """The bundle of a session that has no other, with its log where there is room for it. Returns whether there is
+        one now: of a session that did nothing there is none."""
         if not self._session.tick:
             return False
-        try:
-            write_digest_bundle(self._session, self._directory / BUNDLE_FILE)
-        except OSError:
-            return False
-        return True
+        for log in (self._directory / LOG_FILE, None) if logged else (None,):
+            with contextlib.suppress(OSError):
+                write_digest_bundle(self._session, self._directory / BUNDLE_FILE, log=log)
+                return True
+        return False
 
     def _ended(self, result: SessionRunResult | None, report: SessionReport, error: str, last: str) -> Ended:
         """What is said of it, but for the files."""
