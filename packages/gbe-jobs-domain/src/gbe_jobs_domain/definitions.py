@@ -45,7 +45,7 @@ class TaskDefinition(Struct, frozen=True, omit_defaults=True, forbid_unknown_fie
 
 class JobDefinition(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """A job as it is submitted. `output`: what a molecule hands on, a reference or names with references; None = all
-    results by task name. `fail_fast`: whether the first failure ends the job; else what does not depend on it goes on."""
+    results by task name. `fail_fast`: whether the first failure ends the job, or what does not depend on it goes on."""
 
     name: str
     job_type: TypeName

@@ -27,9 +27,9 @@ _YEAR: Final = 31_536_000.0
 _DAY: Final = 86_400.0
 _SECRET_NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,128}\Z")
 _NOT_IN_A_SLUG: Final = re.compile(r"[^a-z0-9]+")
-_SAID: Final = {word: "true" for word in ("true", "yes", "on", "y", "1")} | {
-    word: "false" for word in ("false", "no", "off", "n", "0")
-}
+_SAID: Final = dict.fromkeys(("true", "yes", "on", "y", "1"), "true") | dict.fromkeys(
+    ("false", "no", "off", "n", "0"), "false"
+)
 """What people write for a boolean, and what it is in YAML 1.2."""
 _CLAIM_CHECK: Final = "store it and pass a reference (a param named *_ref), or write it as one JSON string"
 

@@ -93,7 +93,7 @@ def _judge(case: Xml.Element, view: JobView, task: TaskView, in_the_way: Mapping
 
 
 def _in_the_way(view: JobView) -> dict[str, str]:
-    """By task that could not run: the failed one because of which. Where others went on, it is one that it depends on."""
+    """By task that could not run the failed one that it depends on; empty where only one failed."""
     failed = [one.name for one in view.tasks if one.state is TaskState.FAILED]
     if len(failed) < 2:
         return {}
