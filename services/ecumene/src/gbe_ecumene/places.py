@@ -40,7 +40,7 @@ def remove_abandoned(parent: Path) -> list[Path]:
 
     Abandoned is one whose run and whose server hold no lock any more; the server may outlive the run for a moment.
     """
-    removed = []
+    removed: list[Path] = []
     before = time.time() - SETTLED
     with os.scandir(parent) as entries:
         for entry in entries:
