@@ -59,6 +59,28 @@ def test_a_document_may_come_from_standard_input(cli: Cli, tmp_path: Path) -> No
     assert done.stderr == "<stdin>:1:1: missing key 'tasks'; a job needs a list of them\n"
 
 
+@pytest.mark.parametrize("command", [("validate",), ("run", "--transport", "memory"), ("graph",)])
+def test_an_output_that_takes_nothing(cli: Cli, command: tuple[str, ...]) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [*GBE, *command, EXAMPLES / "diamond.yaml"],
+            env=cli.environment,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == "gbe: the output can't be written: No space left on device"
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_streams_that_are_closed_harm_nothing(cli: Cli, closed: str) -> None:
+    command = f"exec {GBE[0]} run --transport memory {EXAMPLES / 'diamond.yaml'} {closed}"
+    done = subprocess.run(["sh", "-c", command], env=cli.environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
+
+
 def test_who_waits_for_a_document_can_be_interrupted(cli: Cli) -> None:
     with subprocess.Popen(
         [*GBE, "validate", "-"], env=cli.environment, stdin=subprocess.PIPE, stderr=subprocess.PIPE

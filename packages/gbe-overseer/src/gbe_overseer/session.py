@@ -115,7 +115,7 @@ def complain(error: Exception) -> int:
     from gbe_jobs_domain.errors import DefinitionErrors
     from gbe_jobs_domain.ids import InvalidId
     from gbe_nexus import NexusError
-    from gbe_overseer.errors import OverseerError
+    from gbe_overseer.errors import OutputRefused, OverseerError
     from gbe_runtime import ConfigurationError
     from gbe_runtime.errors import ChildFailed
     from gbe_runtime.exit_codes import FAILED, USAGE
@@ -129,6 +129,8 @@ def complain(error: Exception) -> int:
         lines = [str(error) or type(error).__name__]
     else:
         raise error
+    if isinstance(error, OutputRefused):
+        reader_gone()  # what is left in the buffer can't be written either
     prefix = "" if isinstance(error, DefinitionErrors) else "gbe: "
     for line in lines:
         print(f"{prefix}{one_line(line)}", file=sys.stderr, flush=True)
