@@ -32,14 +32,14 @@ class Cli:
         return {**kept, "HOME": str(self.home), "TMPDIR": str(self.home), "TERM": "dumb", **self.extra}
 
     def run(
-        self, *arguments: str | Path, timeout: float = 60, cwd: Path | None = None, **extra: str
+        self, *arguments: str | Path, timeout: float = 60, cwd: Path | None = None, said: str = "", **extra: str
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command to its end."""
+        """Run a command to its end. `said`: what it reads."""
         return subprocess.run(
             [*GBE, *map(str, arguments)],
             env={**self.environment, **extra},
             cwd=cwd,
-            stdin=subprocess.DEVNULL,
+            input=said,
             capture_output=True,
             text=True,
             timeout=timeout,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.integration.gbe_cli import EXAMPLES, Cli
+from tests.integration.gbe_cli import EXAMPLES, GBE, Cli, wait_for
 from tests.workspace import ROOT
 
 BROKEN = ROOT / "packages" / "gbe-jobs-domain" / "tests" / "broken"
@@ -43,6 +45,59 @@ def test_a_broken_document_is_refused_before_anything_is_done(cli: Cli, command:
     done = cli.run(*command, name, cwd=BROKEN)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (BROKEN / f"{name}.txt").read_text(encoding="utf-8")
+
+
+def test_a_document_may_come_from_standard_input(cli: Cli, tmp_path: Path) -> None:
+    text = "name: piped\ntasks: [{name: a, task_type: script, params: {script_path: say.sh, interpreter: sh}}]\n"
+    (tmp_path / "say.sh").write_text("echo hello from here")
+    assert cli.run("validate", "-", said=text).stdout == "-: ok, piped, 1 task\n"
+    assert "a [script]" in cli.run("graph", "-", said=text).stdout
+    done = cli.run("run", "-", "--transport", "memory", cwd=tmp_path, said=text)
+    assert "| hello from here" in done.stdout, done.stderr
+    done = cli.run("run", "-", "--transport", "memory", said="name: a\n")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "<stdin>:1:1: missing key 'tasks'; a job needs a list of them\n"
+
+
+@pytest.mark.parametrize("command", [("validate",), ("run", "--transport", "memory"), ("graph",)])
+def test_an_output_that_takes_nothing(cli: Cli, command: tuple[str, ...]) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [*GBE, *command, EXAMPLES / "diamond.yaml"],
+            env=cli.environment,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == "gbe: the output can't be written: No space left on device"
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_streams_that_are_closed_harm_nothing(cli: Cli, closed: str) -> None:
+    command = f"exec {GBE[0]} run --transport memory {EXAMPLES / 'diamond.yaml'} {closed}"
+    done = subprocess.run(["sh", "-c", command], env=cli.environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
+
+
+def test_who_waits_for_a_document_can_be_interrupted(cli: Cli) -> None:
+    with subprocess.Popen(
+        [*GBE, "validate", "-"], env=cli.environment, stdin=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        where = Path(f"/proc/{process.pid}/wchan")
+        wait_for(lambda: "pipe" in where.read_text(), "it reads")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == 130
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+
+
+def test_a_molecule_that_is_not_there(cli: Cli, tmp_path: Path) -> None:
+    done = cli.run("molecule", "put", "nowhere.yaml")
+    assert (done.returncode, done.stderr) == (2, "nowhere.yaml: can't be read: No such file or directory\n")
+    done = cli.run("molecule", "put", tmp_path)
+    assert (done.returncode, done.stderr) == (2, f"{tmp_path}: can't be read: it is no file\n")
 
 
 def test_graph_draws_a_tree_or_mermaid(cli: Cli) -> None:

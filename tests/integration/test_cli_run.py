@@ -113,6 +113,28 @@ def test_ctrl_c_cancels_the_job_and_leaves_nothing_behind(cli: Cli, sleeper: Pat
     wait_for(lambda: left_behind(cli) == [], "everything is gone")
 
 
+def test_a_terminal_that_goes_away_is_like_ctrl_c(cli: Cli, sleeper: Path, tmp_path: Path) -> None:
+    output = tmp_path / "output"
+    process = cli.start("run", sleeper, output=output)
+    wait_for_text(output, "sleep: running")
+    assert finish(process, signal.SIGHUP) == 130
+    assert "cancelled after" in output.read_text()
+    wait_for(lambda: left_behind(cli) == [], "everything is gone")
+
+
+def test_nohup_is_heeded(cli: Cli, tmp_path: Path) -> None:
+    file = tmp_path / "job.yaml"
+    file.write_text("name: x\ntasks:\n  - {name: a, task_type: shell, params: {command: 'kill -HUP $PPID; echo on'}}\n")
+    done = subprocess.run(
+        ["nohup", *GBE, "run", file, "--transport", "memory"],
+        env=cli.environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, "| on" in done.stdout) == (0, True), done.stderr
+
+
 def test_ctrl_c_while_it_starts(cli: Cli, sleeper: Path, tmp_path: Path) -> None:
     output = tmp_path / "output"
     process = cli.start("run", sleeper, output=output)
@@ -128,6 +150,11 @@ def test_a_killed_run_leaves_nothing_running(cli: Cli, sleeper: Path, tmp_path: 
     finish(process, signal.SIGKILL)
     # The Operative tries for a moment to hand its task back to a server that is gone.
     wait_for(lambda: not list(processes({"HOME": str(cli.home)})), "everything is gone", 10)
+    # Its directory is left for the next one, once it has settled.
+    (left,) = cli.home.glob("gbe-run-*")
+    os.utime(left, (1, 1))
+    assert cli.run("run", EXAMPLES / "diamond.yaml", "--quiet").returncode == 0
+    assert left_behind(cli) == []
 
 
 @pytest.mark.parametrize("victim", ["gbe_oracle", "gbe_operative", "nats-server"])

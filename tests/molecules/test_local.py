@@ -47,6 +47,26 @@ async def test_both_modes_give_the_same(bus: Transport, oracle: BusOracle, mode:
         assert bool(summary.children) == (mode == "bus")
 
 
+GOES_ON = """
+- {name: bad, operative: shell, params: {command: "echo boom >&2; exit 7"}}
+- {name: after-bad, operative: shell, depends_on: [bad], params: {command: "touch $DIR/after-bad"}}
+- {name: slow, operative: shell, params: {command: "while ! [ -e $DIR/worse ]; do sleep 0.01; done"}}
+- {name: after-slow, operative: shell, depends_on: [slow], params: {command: "touch $DIR/after-slow"}}
+- {name: worse, operative: shell, params: {command: "sleep 0.2; touch $DIR/worse; exit 8"}}
+"""
+
+
+@pytest.mark.parametrize("mode", ["local", "bus"])
+async def test_without_fail_fast_the_other_steps_go_on_in_both_modes(
+    bus: Transport, oracle: BusOracle, tmp_path: Path, mode: str
+) -> None:
+    document = local(GOES_ON.replace("$DIR", str(tmp_path)), more="fail_fast: false")
+    async with Ecumene.on(bus) as ecumene:
+        summary = await ecumene.run(document.replace("mode: local", f"mode: {mode}"))
+        assert (summary.state, summary.error) == ("failed", "boom")
+        assert sorted(file.name for file in tmp_path.iterdir()) == ["after-slow", "worse"]
+
+
 async def test_references_belong_to_the_outer_job(bus: Transport, oracle: BusOracle) -> None:
     async with Ecumene.on(bus) as ecumene:
         summary = await ecumene.run(local(PIPELINE))

@@ -149,6 +149,26 @@ def test_two_functions_for_one_type() -> None:
         App().add(resize, other)
 
 
+def test_two_functions_of_one_name() -> None:
+    """Python forgets the first; its task type would wait for ever."""
+    text = "from gbe_operative_python import App, task\n" + "".join(
+        f"@task({name!r})\ndef work(): ...\n" for name in ("first", "second")
+    )
+    module = ModuleType("doubled")
+    exec(text, vars(module))
+    with pytest.raises(DeclarationError, match=r"named doubled.work, at lines 2 and 4: nobody can find the first one"):
+        tasks_of(module)
+    kept = ModuleType("kept")
+    exec(text.replace("@task('second')", "first = work\n@task('second')"), vars(kept))
+    assert sorted(one.task_type for one in tasks_of(kept)) == ["first", "second"]
+    apart = ModuleType("apart")
+    exec(
+        text.replace("@task('first')", "app = App()\n@app.task('first')").replace("@task('se", "@app.task('se"),
+        vars(apart),
+    )
+    assert [one.task_type for one in app_of(apart).tasks] == ["first", "second"]
+
+
 def test_there_is_no_attempt_outside_of_one() -> None:
     with pytest.raises(RuntimeError, match=r"current\(\) is for functions run as tasks"):
         current()

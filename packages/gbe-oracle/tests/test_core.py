@@ -18,14 +18,14 @@ from gbe_oracle.core.events import (
     Reported,
     Verdict,
 )
-from gbe_oracle.core.job import Job
+from gbe_oracle.core.job import TEXT_LIMIT, Job, failed_outcome, shortened
 from gbe_oracle.testing import DIAMOND, FAN, LINE, Edges, job_of
 
 OK = Raw(b'{"state":"completed"}')
 
 
 def done(index: int, state: str = "completed", error: str = "") -> Reported:
-    return Reported(index, state, 1, 1, "w", 1, 2, OK, error)
+    return Reported(index, state, 1, 1, "w", 1, 2, failed_outcome(error) if error else OK, error)
 
 
 def begin(job: Job) -> JournalRecord:
@@ -120,6 +120,81 @@ def test_running_siblings_are_told_when_the_job_fails() -> None:
     assert driver.feed(done(2)) == [Verdict.MOOT]
 
 
+def replayed(driver: Driver) -> Job:
+    """The state as another Oracle reads it."""
+    fresh = Job(driver.job.spec, driver.job.outline, window=driver.job.window)
+    for seq, record in enumerate(driver.records, 1):
+        fresh.replay(record, seq)
+    return fresh
+
+
+def test_without_fail_fast_everything_goes_on_that_does_not_depend_on_a_failure() -> None:
+    driver = Driver(job_of({"a": [], "b": [], "c": ["a"], "d": ["b"], "e": ["c", "d"]}, fail_fast=False))
+    driver.feed(done(0, "failed", "boom"))
+    record = driver.records[-1]
+    assert (record.final, record.dispatch, record.control) == (None, [], [])
+    assert driver.feed(done(2)) == [Verdict.EARLY], "it waits for what failed, for ever"
+    driver.feed(done(1))
+    assert driver.dispatched == ["d"]
+    driver.feed(done(3, "failed", "bang"))
+    assert driver.records[-1].final == FinalRecord("failed", 5, error="boom", failed_task=0), "the first one decides"
+    states = [driver.job.task_state(index).value for index in range(5)]
+    assert states == ["failed", "completed", "cancelled", "failed", "cancelled"]
+
+
+def test_without_fail_fast_the_last_success_ends_a_job_with_a_failure_too() -> None:
+    driver = Driver(job_of({"a": [], "b": [], "c": ["a"]}, fail_fast=False))
+    driver.feed(done(0, "cancelled", "boom"), done(1))
+    assert driver.records[-1].final == FinalRecord("failed", 5, error="boom", failed_task=0)
+
+
+def test_without_fail_fast_and_without_failure_a_job_completes() -> None:
+    driver = Driver(job_of(LINE, fail_fast=False))
+    for index in range(3):
+        driver.feed(done(index, "skipped" if index else "completed"))
+    assert driver.records[-1].final == FinalRecord("completed", 5)
+
+
+def test_without_fail_fast_a_cancel_and_a_deadline_end_the_job_at_once() -> None:
+    for event, final in (
+        (CancelRequested("enough"), FinalRecord("cancelled", 5, reason="enough")),
+        (DeadlinePassed("too slow"), FinalRecord("failed", 5, error="too slow")),
+    ):
+        driver = Driver(job_of({"a": [], "b": []}, fail_fast=False))
+        driver.feed(done(0, "failed", "boom"))
+        driver.feed(event)
+        assert driver.records[-1].final == final
+        assert driver.records[-1].control == ["noop"]
+
+
+def test_without_fail_fast_a_refused_dispatch_is_a_failure_like_others() -> None:
+    driver = Driver(job_of({"a": [], "b": []}, fail_fast=False))
+    driver.feed(DispatchRefused(0, "too large"))
+    assert driver.records[-1].final is None
+    driver.feed(done(1))
+    assert driver.records[-1].final == FinalRecord("failed", 5, error="too large", failed_task=0)
+
+
+def test_another_oracle_knows_the_first_failure_of_a_job_that_goes_on() -> None:
+    driver = Driver(job_of({"a": [], "b": [], "c": []}, fail_fast=False))
+    error = "x" * (TEXT_LIMIT + 5)
+    report = Reported(0, "failed", 1, 1, "w", 1, 2, failed_outcome(error), shortened(error))
+    driver.feed(report)
+    driver.feed(done(1, "failed", "bang"))
+    driver.job = replayed(driver)
+    assert driver.feed(report) == [Verdict.KNOWN]
+    driver.feed(done(2))
+    assert driver.records[-1].final == FinalRecord("failed", 5, error=shortened(error), failed_task=0)
+
+
+def test_without_fail_fast_windows_are_filled_to_the_end() -> None:
+    driver = Driver(job_of({f"t{i}": [] for i in range(5)}, window=2, fail_fast=False))
+    for index in range(5):
+        assert driver.records[-1].final is None
+        driver.feed(done(index, "failed", f"boom {index}"))
+    assert driver.records[-1].final == FinalRecord("failed", 5, error="boom 0", failed_task=0)
+
+
 def test_a_report_for_a_task_that_was_not_queued_is_early() -> None:
     driver = Driver(job_of(LINE))
     assert driver.feed(done(2)) == [Verdict.EARLY]
@@ -184,6 +259,19 @@ def test_reused_outcomes_are_not_run_again() -> None:
     assert names(job, record.dispatch) == ["c"], "d stands on c, which has no outcome: it is not reused"
 
 
+def test_another_oracle_does_not_run_again_what_is_reused() -> None:
+    edges: Edges = {"a": [], "b": [], "c": [], "d": ["a", "b", "c"]}
+    job = job_of(edges, window=1)
+    job.spec = type(job.spec)("job_1", "test", "org_default", 1, "sha", reuse={"a": OK})
+    driver = Driver(job)
+    assert driver.dispatched == ["b"]
+    driver.job = replayed(driver)
+    driver.feed(done(1))
+    assert driver.dispatched == ["c"]
+    driver.feed(done(2))
+    assert driver.dispatched == ["d"]
+
+
 @st.composite
 def dags(draw: st.DrawFn) -> Edges:
     count = draw(st.integers(1, 12))
@@ -196,10 +284,11 @@ def dags(draw: st.DrawFn) -> Edges:
 class Naive:
     """The obvious model: sets, re-scanned at each step."""
 
-    def __init__(self, edges: Edges) -> None:
+    def __init__(self, edges: Edges, fail_fast: bool) -> None:
         self.edges = edges
+        self.fail_fast = fail_fast
         self.done: set[str] = set()
-        self.failed: str | None = None
+        self.failed: list[str] = []
         self.reported: set[str] = set()
 
     @property
@@ -207,26 +296,28 @@ class Naive:
         return {n for n, needs in self.edges.items() if self.done.issuperset(needs)}
 
     def report(self, name: str, ok: bool) -> None:
-        if name in self.queued and name not in self.reported and self.failed is None:
+        if name in self.queued and name not in self.reported and self.state is JobState.RUNNING:
             self.reported.add(name)
             if ok:
                 self.done.add(name)
             else:
-                self.failed = name
+                self.failed.append(name)
 
     @property
     def state(self) -> JobState:
-        if self.failed is not None:
+        if self.failed and (self.fail_fast or self.queued == self.reported):
             return JobState.FAILED
         return JobState.COMPLETED if len(self.done) == len(self.edges) else JobState.RUNNING
 
 
 @settings(max_examples=150, deadline=None)
-@given(dags(), st.data())
-def test_random_dags_agree_with_the_naive_model_whatever_the_order(edges: Edges, data: st.DataObject) -> None:
+@given(dags(), st.booleans(), st.data())
+def test_random_dags_agree_with_the_naive_model_whatever_the_order(
+    edges: Edges, fail_fast: bool, data: st.DataObject
+) -> None:
     order = list(edges)
-    driver = Driver(job_of(edges, window=data.draw(st.integers(1, 5))))
-    naive = Naive(edges)
+    driver = Driver(job_of(edges, window=data.draw(st.integers(1, 5)), fail_fast=fail_fast))
+    naive = Naive(edges, fail_fast)
     for _ in range(4 * len(edges)):
         if driver.job.decided:
             break
@@ -234,18 +325,17 @@ def test_random_dags_agree_with_the_naive_model_whatever_the_order(edges: Edges,
         # Anything may be reported: mostly something open, sometimes anything at all, sometimes twice.
         index = data.draw(st.sampled_from(open_now) | st.integers(0, len(order) - 1))
         ok = data.draw(st.integers(0, 9)) > 0
-        event = done(index, "completed" if ok else "failed", "" if ok else "boom")
+        event = done(index, "completed" if ok else "failed", "" if ok else f"boom {index}")
         repeat = data.draw(st.integers(1, 2))
         verdicts = driver.feed(*[event] * repeat)
         if verdicts[0] is Verdict.APPLIED:
             naive.report(order[index], ok)
         if data.draw(st.integers(0, 4)) == 0:
             # A crash: another Oracle replays the journal and goes on with an equal state.
-            fresh = job_of(edges, window=driver.job.window)
-            for seq, record in enumerate(driver.records, 1):
-                fresh.replay(record, seq)
+            fresh = replayed(driver)
             assert fresh.states == driver.job.states
             assert fresh.final == driver.job.final
+            assert (fresh.live, fresh.failure) == (driver.job.live, driver.job.failure)
             assert fresh.outstanding == driver.job.outstanding or fresh.decided
             assert {k: list(v) for k, v in fresh.ready.items() if v} == {
                 k: list(v) for k, v in driver.job.ready.items() if v
@@ -260,6 +350,9 @@ def test_random_dags_agree_with_the_naive_model_whatever_the_order(edges: Edges,
         else:
             assert driver.job.final is not None
             assert driver.job.final.state == naive.state.value
+            if naive.failed:
+                first = order.index(naive.failed[0])
+                assert (driver.job.final.failed_task, driver.job.final.error) == (first, f"boom {first}")
 
 
 def test_a_replay_follows_the_record_where_the_writer_chose_otherwise() -> None:

@@ -104,8 +104,8 @@ def test_there_are_recorded_journals() -> None:
 class Recorder:
     """Runs the core without a bus, at a fixed time, and keeps what it writes."""
 
-    def __init__(self, tasks: list[TaskDefinition], **more: Any) -> None:
-        body = json.encode(JobDefinition("golden", "test", tasks))
+    def __init__(self, tasks: list[TaskDefinition], *, fail_fast: bool = True, **more: Any) -> None:
+        body = json.encode(JobDefinition("golden", "test", tasks, fail_fast=fail_fast))
         self.spec = JobRecord("job_golden", "test", "org_acme", 1000, "5ha", definition=Raw(body), **more)
         self.job = Job(self.spec, json.decode(body, type=JobOutline), window=WINDOW)
         self.lines: list[bytes] = []
@@ -150,6 +150,8 @@ def recordings() -> Iterator[tuple[str, list[bytes]]]:
     yield "unfinished", Recorder(diamond).create().then(ended(0, attempt=3)).then(ended(1, Skipped("no need"))).lines
     failure = Failed("boom", exit_code=7, stderr="tail")
     yield "failed", Recorder(diamond).create().then(ended(0)).then(ended(2, failure), ended(1)).lines
+    beside = Recorder(diamond, fail_fast=False).create().then(ended(0)).then(ended(2, failure))
+    yield "not-fail-fast", beside.then(ended(1)).lines
     cancelled = Failed("stopped", FailureKind.CANCELLED, 143)
     yield "task-cancelled", Recorder(diamond).create().then(ended(0, cancelled)).lines
     yield "cancelled", Recorder(diamond).create().then(ended(0)).then(CancelRequested("enough")).lines

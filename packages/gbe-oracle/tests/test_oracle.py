@@ -90,6 +90,54 @@ async def test_the_first_failure_fails_the_job_with_the_tasks_own_error(
     assert events.names(job_id) == ["created", "failed"]
 
 
+async def test_without_fail_fast_the_job_fails_when_nothing_more_can_go_on(
+    bus: Transport, oracle: BusOracle, script: Script, events: Events
+) -> None:
+    script.hold = {"c"}
+    script.answers["b"] = Failed("boom", exit_code=7)
+    told: list[bytes] = []
+    await bus.listen(["gbe.tasks.*.control"], lambda _, body: told.append(body))
+    await script.start()
+    edges: Edges = {"a": [], "b": ["a"], "c": ["a"], "d": ["b", "c"], "e": ["c"]}
+    job_id = await oracle.submit(definition(edges, fail_fast=False))
+    await script.until(lambda: "c" in script.held)
+    await script.release("c")
+    assert await events.end(job_id) == "failed"
+    body = events.bodies[job_id, "failed"]
+    assert (body["error"], body["failed_task"]) == ("boom", "b")
+    summary = await history_of(bus, job_id)
+    assert [(t.name, t.state) for t in summary.tasks] == [
+        ("a", "completed"),
+        ("b", "failed"),
+        ("c", "completed"),
+        ("d", "cancelled"),
+        ("e", "completed"),
+    ]
+    assert not told, "nothing that runs is ended"
+
+
+async def test_another_oracle_ends_a_job_that_went_on_after_a_failure(
+    bus: Transport, script: Script, events: Events
+) -> None:
+    script.hold = {"b"}
+    script.answers["a"] = Failed("boom")
+    await script.start()
+    first = BusOracle(bus, QUICK)
+    await first.start()
+    job_id = await first.submit(definition({"a": [], "b": [], "c": ["b"]}, fail_fast=False))
+    await script.until(lambda: "b" in script.held)
+    while not any(record.outcomes for record in await records_of(bus, job_id)):
+        await asyncio.sleep(0.01)
+    await first.stop()
+    second = BusOracle(bus, QUICK)
+    await second.start()
+    await script.release("b")
+    assert await events.end(job_id) == "failed"
+    assert events.bodies[job_id, "failed"]["error"] == "boom"
+    assert script.queued == {"a": 1, "b": 1, "c": 1}
+    await second.stop()
+
+
 async def test_cancel_ends_a_running_job_with_the_reason(
     bus: Transport, oracle: BusOracle, script: Script, events: Events
 ) -> None:

@@ -134,6 +134,30 @@ def test_each_end() -> None:
     assert cases["fails"].findtext("system-out") == "b"
 
 
+def test_what_did_not_run_names_the_failure_that_it_depends_on() -> None:
+    failed = Failed("boom")
+    suite = check(
+        junit_report(
+            job(
+                task(0, "a", TaskState.FAILED, failed),
+                task(1, "b", TaskState.FAILED, failed),
+                TaskView(2, "after-a", "assert", depends_on=("a",), state=TaskState.CANCELLED),
+                TaskView(3, "after-b", "assert", depends_on=("b",), state=TaskState.CANCELLED),
+                TaskView(4, "at-last", "assert", depends_on=("after-b",), state=TaskState.CANCELLED),
+                state=JobState.FAILED,
+                failed_task="a",
+            ),
+            0,
+        )
+    )
+    skipped = {case.attrib["name"]: case[0].attrib["message"] for case in suite.findall("testcase")[2:]}
+    assert skipped == {
+        "after-a": "not run: a failed",
+        "after-b": "not run: b failed",
+        "at-last": "not run: b failed",
+    }
+
+
 def test_a_job_that_failed_by_itself_is_no_success() -> None:
     suite = check(junit_report(job(task(0, "a", TaskState.COMPLETED), state=JobState.FAILED, error="refused"), 0))
     assert [case.attrib["name"] for case in suite.findall("testcase")] == ["a", "a suite"]

@@ -45,7 +45,7 @@ class TaskDefinition(Struct, frozen=True, omit_defaults=True, forbid_unknown_fie
 
 class JobDefinition(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """A job as it is submitted. `output`: what a molecule hands on, a reference or names with references; None = all
-    results by task name."""
+    results by task name. `fail_fast`: whether the first failure ends the job, or what does not depend on it goes on."""
 
     name: str
     job_type: TypeName
@@ -53,6 +53,7 @@ class JobDefinition(Struct, frozen=True, omit_defaults=True, forbid_unknown_fiel
     org: OrgId = DEFAULT_ORG
     v: int = 1
     output: Output = None
+    fail_fast: bool = True
 
 
 class TaskOutline(Struct, frozen=True, omit_defaults=True, gc=False):
@@ -80,6 +81,7 @@ class JobOutline(Struct, frozen=True):
     org: OrgId = DEFAULT_ORG
     v: int = 1
     output: Output = None
+    fail_fast: bool = True
 
 
 def output_references(output: Output) -> dict[str, str]:

@@ -6,7 +6,9 @@ bounded by the size of the text, whatever it holds.
 
 from __future__ import annotations
 
+import errno
 import gc
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -123,6 +125,9 @@ def load_molecule(path: str | Path) -> MoleculeFile:
     source = str(path)
     collector = Collector(source)
     inner = InnerDocuments(Path(path).parent, MAX_DOCUMENT_BYTES)
+    if not Path(path).is_file():
+        reason = "it is no file" if Path(path).exists() else os.strerror(errno.ENOENT)
+        raise DefinitionErrors([DefinitionError(source, 0, 0, "", f"can't be read: {reason}")])
     found = inner.file(Path(path).name, Scalar("", Kind.STRING, 0, 0), collector, ())
     if found is None or collector:
         raise collector.all()

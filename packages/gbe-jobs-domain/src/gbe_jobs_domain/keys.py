@@ -73,7 +73,7 @@ class Form:
     @property
     def keys(self) -> tuple[str, ...]:
         """Of the document."""
-        return (self.name, "job_type", "org", "vars", "v", self.tasks, "output", "local")
+        return (self.name, "job_type", "org", "vars", "v", self.tasks, "output", "fail_fast", "local")
 
     @property
     def task_keys(self) -> tuple[str, ...]:

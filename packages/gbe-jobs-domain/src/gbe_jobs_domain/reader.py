@@ -27,6 +27,10 @@ _YEAR: Final = 31_536_000.0
 _DAY: Final = 86_400.0
 _SECRET_NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,128}\Z")
 _NOT_IN_A_SLUG: Final = re.compile(r"[^a-z0-9]+")
+_SAID: Final = dict.fromkeys(("true", "yes", "on", "y", "1"), "true") | dict.fromkeys(
+    ("false", "no", "off", "n", "0"), "false"
+)
+"""What people write for a boolean, and what it is in YAML 1.2."""
 _CLAIM_CHECK: Final = "store it and pass a reference (a param named *_ref), or write it as one JSON string"
 
 Path: TypeAlias = tuple[PathPart, ...]
@@ -86,12 +90,13 @@ class Reader:
         org = self._checked(root, "org", (), check_org_id) or DEFAULT_ORG
         tasks = self._tasks(root, meant)
         output = self._output(root, tasks)
+        fail_fast = self._flag(root, "fail_fast", default=True)
         self.local = self._local(root)
         if self.variables:
             tasks = [self._with_variables(task) for task in tasks]
         if self._errors:
             return None
-        return JobDefinition(name=name, job_type=job_type, tasks=tasks, org=org, output=output)
+        return JobDefinition(name=name, job_type=job_type, tasks=tasks, org=org, output=output, fail_fast=fail_fast)
 
     # --- the job ---------------------------------------------------------------------------------
 
@@ -112,6 +117,16 @@ class Reader:
         self._keys(node, ("local",), LOCAL_KEYS, frozenset())
         given = {key: self._string(node, key, ("local",)) for key in LOCAL_KEYS}
         return {key: text for key, text in given.items() if text}
+
+    def _flag(self, root: Entries, key: str, *, default: bool) -> bool:
+        node = _value(root, key)
+        if node is None or isinstance(node, Broken):
+            return default
+        if isinstance(node, Scalar) and node.kind is Kind.BOOL:
+            return node.text == "true"
+        meant = _SAID.get(node.text.lower(), "") if isinstance(node, Scalar) else ""
+        self._errors.on(node, (key,), f"expected true or false, found {_found(node)}", meant and f"write {meant}")
+        return default
 
     def _vars(self, root: Entries) -> dict[str, str]:
         variables: dict[str, str] = {}

@@ -135,6 +135,11 @@ def _document(form: Form) -> Schema:
                     {"type": "object", "propertyNames": _NAMED, "additionalProperties": _REFERENCE},
                 ],
             },
+            "fail_fast": {
+                "description": "Whether the first failure ends the job; else what does not depend on it goes on.",
+                "type": "boolean",
+                "default": True,
+            },
             "local": {
                 "description": "How gbe run serves the job where it brings Operatives along; nobody else looks.",
                 "type": "object",

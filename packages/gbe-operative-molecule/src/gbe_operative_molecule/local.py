@@ -128,11 +128,14 @@ class _Run:
         self._slots = asyncio.Semaphore(slots)
         self._stop = asyncio.Event()
         """Set when nothing more is wanted: a step failed, or the outer attempt is to end."""
+        self._missing: set[str] = set()
+        """Steps that failed, or depend on such, of a molecule that goes on without them."""
         self._edges: dict[str, EdgeData] = {}
         self._failure: Failed | None = None
 
     async def to_its_end(self) -> TaskOutcome:
-        """Run every step when those it needs are over; end all when one fails, or the outer attempt is to end."""
+        """Run every step when those it needs are over; end all when one fails (but for `fail_fast: false`), or the
+        outer attempt is to end."""
         tasks = self._definition.tasks
         over = {task.name: asyncio.Event() for task in tasks}
         listening = asyncio.ensure_future(self._listen())
@@ -144,7 +147,7 @@ class _Run:
             for step in running:
                 step.cancel()
             await asyncio.gather(listening, *running, return_exceptions=True)
-        if self._failure is not None:
+        if self._failure is not None and (self._definition.fail_fast or not self._outer.cancelled.is_set()):
             return self._failure
         if self._outer.cancelled.is_set():
             return Failed("cancelled", FailureKind.CANCELLED)
@@ -181,6 +184,10 @@ class _Run:
         for name in step.depends_on:
             if not await self._unless_stopped(over[name].wait()):
                 return
+        if not self._missing.isdisjoint(step.depends_on):
+            self._missing.add(step.name)
+            over[step.name].set()
+            return
         async with self._slots:
             if self._stop.is_set():
                 return
@@ -191,8 +198,10 @@ class _Run:
         elif isinstance(outcome, Failed):
             if self._failure is None and not (self._stop.is_set() and outcome.kind is FailureKind.CANCELLED):
                 self._failure = _blamed(outcome, step.name, self._inner_id)
-            self._stop.set()
-            return
+            if self._definition.fail_fast:
+                self._stop.set()
+                return
+            self._missing.add(step.name)
         over[step.name].set()
 
     async def _unless_stopped(self, waiting: Awaitable[object]) -> bool:

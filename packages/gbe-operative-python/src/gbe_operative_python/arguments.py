@@ -119,7 +119,7 @@ class Signature:
         return ", ".join(one.shown for one in self.parameters.values()) or "no params"
 
     def arguments(self, params: Mapping[str, str], secrets: Collection[str] = ()) -> dict[str, Any]:
-        """The keyword arguments. `secrets`: texts that no error shows. Raises `ArgumentError`, with all that is wrong."""
+        """The keyword arguments. `secrets`: texts that no error shows. Raises `ArgumentError` with all of it."""
         parameters = self.parameters
         arguments: dict[str, Any] = {}
         problems: list[str] = []

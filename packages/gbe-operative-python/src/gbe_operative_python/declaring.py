@@ -20,6 +20,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 MARK = "__gbe_task__"
 """The attribute of a function that `@task` sets."""
 
+DECLARED = "__gbe_declared__"
+"""The global of a module with the tasks that were declared at its top, those whose names were taken since included."""
+
 RECYCLE_AFTER = 10_000
 _TYPE = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,46}[a-z0-9])?\Z")
 
@@ -77,7 +80,10 @@ def _declared(function: F, task_type: str | None, slots: int | None) -> F:
         )
     if slots is not None and slots < 1:
         raise DeclarationError(f"{name}: slots are a number from 1 on, not {slots!r}")
-    setattr(function, MARK, PythonTask(task_type, function, slots))
+    declared = PythonTask(task_type, function, slots)
+    setattr(function, MARK, declared)
+    if function.__qualname__ == function.__name__:
+        function.__globals__.setdefault(DECLARED, []).append(declared)
     return function
 
 
@@ -157,7 +163,12 @@ def tasks_of(what: Any) -> tuple[PythonTask, ...]:
     if isinstance(what, App):
         return what.tasks
     if isinstance(what, ModuleType):
-        return _unique(vars(what).values())
+        found_in = _unique(vars(what).values())
+        for lost in vars(what).get(DECLARED, ()):
+            now = getattr(vars(what).get(lost.function.__name__), MARK, None)
+            if isinstance(now, PythonTask) and now.function is not lost.function and lost not in found_in:
+                raise DeclarationError(_hidden(lost, now))
+        return found_in
     found = getattr(what, MARK, None)
     if isinstance(found, PythonTask):
         return (found,)
@@ -178,6 +189,12 @@ def _marked(values: Any) -> Iterator[PythonTask]:
         if inspect.isfunction(value) and isinstance(found := getattr(value, MARK, None), PythonTask):
             # Another decorator around it took over the mark: it is meant to be called, too.
             yield found if found.function is value else PythonTask(found.task_type, value, found.slots)
+
+
+def _hidden(lost: PythonTask, now: PythonTask) -> str:
+    first, second = (one.function.__code__.co_firstlineno for one in (lost, now))
+    name = f"{lost.function.__module__}.{lost.function.__qualname__}"
+    return f"two functions with @task are named {name}, at lines {first} and {second}: nobody can find the first one"
 
 
 def _twice(one: PythonTask, other: PythonTask) -> str:

@@ -47,7 +47,7 @@ from gbe_oracle.core.events import (
     Submitted,
     Verdict,
 )
-from gbe_oracle.core.job import DEFAULT_WINDOW, Job
+from gbe_oracle.core.job import DEFAULT_WINDOW, Job, shortened
 from gbe_oracle.effects import Effects, too_large
 from gbe_oracle.loading import (
     FinishedJob,
@@ -500,7 +500,7 @@ class Engine:
             index = task_index(entry.slot.job_id, task)
             if index is not None:
                 reason = too_large(message, error.limit) if isinstance(error, PayloadTooLarge) else ""
-                text = inbox.shortened(f"the task could not be queued: {reason or error}")
+                text = shortened(f"the task could not be queued: {reason or error}")
                 waiter = self._joint(entry)
                 self._take(entry.slot.job_type, entry.slot.job_id, Item(DispatchRefused(index, text), waiter, 256, 2))
                 return

@@ -14,10 +14,7 @@ from gbe_jobs_domain.payloads import JobCancelRequested, JobSubmitted, TaskEnded
 from gbe_jobs_domain.states import TaskState
 from gbe_nexus import Message, PayloadDecoder, UndecodableMessage
 from gbe_oracle.core.events import CancelRequested, JobEvent, Reported, Submitted
-from gbe_oracle.core.job import failed_outcome
-
-TEXT_LIMIT = 16_384
-"""Characters of an error or reason that travel with a job's records and events; the outcome keeps all of it."""
+from gbe_oracle.core.job import failed_outcome, shortened
 
 
 class _OutcomeHead(Struct, frozen=True, gc=False):
@@ -108,11 +105,6 @@ def reuse_problem(reuse: Mapping[str, Raw]) -> str | None:
         if not TaskState(state).satisfied:
             return f"reuse: the outcome of {shortened(name)!r} is no success"
     return None
-
-
-def shortened(text: str) -> str:
-    """`text`, cut where it is longer than any record or event should carry."""
-    return text if len(text) <= TEXT_LIMIT else text[:TEXT_LIMIT] + " …"
 
 
 def decode(message: Message) -> tuple[str, str, JobEvent | Submitted | None]:

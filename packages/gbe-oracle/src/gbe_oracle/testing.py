@@ -25,15 +25,17 @@ Edges = dict[str, list[str]]
 QUICK = OracleSettings(ack_wait=0.15, pin_timeout=0.1, tick_interval=0.05, purge_after=0.0, stop_grace=1.0)
 
 
-def definition(edges: Edges, *, task_type: str = "noop", job_type: str = "test") -> JobDefinition:
+def definition(
+    edges: Edges, *, task_type: str = "noop", job_type: str = "test", fail_fast: bool = True
+) -> JobDefinition:
     """A job of no-op tasks."""
     tasks = [TaskDefinition(name, task_type, depends_on=needs) for name, needs in edges.items()]
-    return JobDefinition("test", job_type, tasks)
+    return JobDefinition("test", job_type, tasks, fail_fast=fail_fast)
 
 
-def job_of(edges: Edges, *, window: int = 2048, job_id: str = "job_1") -> Job:
+def job_of(edges: Edges, *, window: int = 2048, job_id: str = "job_1", fail_fast: bool = True) -> Job:
     """The core's state for such a job, before its first record."""
-    body = json.encode(definition(edges))
+    body = json.encode(definition(edges, fail_fast=fail_fast))
     outline = json.decode(body, type=JobOutline)
     return Job(JobRecord(job_id, "test", "org_default", 1, "sha", definition=Raw(body)), outline, window=window)
 

@@ -126,8 +126,20 @@ def _root(
     context.obj = GlobalOptions(nats, nats_creds, nats_user, config)
 
 
+def open_standard_streams() -> None:
+    """Open those that whoever started us has closed (`gbe … >&-`), before a file or a socket takes their place."""
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is None:
+            try:
+                os.fstat(number)
+            except OSError:
+                os.open(os.devnull, os.O_RDWR)  # the lowest that is free: this one
+            setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115
+
+
 def main() -> None:
     """Run `gbe`."""
+    open_standard_streams()
     app = typer.Typer(
         name="gbe",
         cls=Commands,

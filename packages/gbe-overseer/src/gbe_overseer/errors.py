@@ -7,6 +7,13 @@ class OverseerError(Exception):
     """The input or the environment was wrong: exit code 2."""
 
 
+class OutputRefused(OverseerError):
+    """What stdout goes to does not take it: a full disk, for example."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(f"the output can't be written: {error.strerror or error}")
+
+
 class NoEcumene(OverseerError):
     """The server has none of the streams."""
 

@@ -26,7 +26,8 @@ CANCEL_GRACE: Final = 20.0
 
 
 class Interrupts:
-    """Ctrl-C (and TERM) while this is entered: the first sets `first`, the second leaves at once.
+    """Ctrl-C (and TERM, and HUP: the terminal is gone) while this is entered: the first sets `first`, the second leaves
+    at once.
 
     `last_words` are called before leaving at once: there is no unwinding then.
     """
@@ -34,16 +35,20 @@ class Interrupts:
     def __init__(self, *last_words: Callable[[], None]) -> None:
         self.first = asyncio.Event()
         self.last_words = list(last_words)
+        self._heeded: list[signal.Signals] = []
 
     def __enter__(self) -> Interrupts:
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
+        self._heeded = [signal.SIGINT, signal.SIGTERM]
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # else somebody said nohup
+            self._heeded.append(signal.SIGHUP)
+        for number in self._heeded:
             loop.add_signal_handler(number, self._interrupt)
         return self
 
     def __exit__(self, *_: object) -> None:
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in self._heeded:
             loop.remove_signal_handler(number)
 
     def _interrupt(self) -> None:
@@ -139,7 +144,8 @@ async def attend(
 
 
 async def _cancel(client: JobClient, job: Submitted, following: asyncio.Task[JobView], display: Display) -> None:
-    display.say(f"gbe: interrupted, cancelling {job.job_id} (again: leave at once)")
+    with contextlib.suppress(OSError):  # the terminal may be gone
+        display.say(f"gbe: interrupted, cancelling {job.job_id} (again: leave at once)")
     await client.request_cancel(job.job_id, job.job_type, "interrupted")
     await asyncio.wait({following}, timeout=CANCEL_GRACE)
     if not following.done():

@@ -13,6 +13,7 @@ import os
 import re
 import tempfile
 from collections import Counter
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -41,10 +42,11 @@ def junit_report(view: JobView, now: int) -> bytes:
     properties = Xml.SubElement(suite, "properties")
     for name, value in (("job_id", view.job_id), ("job_type", view.job_type), ("state", view.state.value)):
         Xml.SubElement(properties, "property", name=name, value=_clean(value))
+    in_the_way = _in_the_way(view)
     for task in view.tasks:
         case = Xml.SubElement(suite, "testcase", name=_clean(task.name), classname=_clean(view.job_type))
         case.set("time", _seconds(task.elapsed_ms(now)))
-        counts[_judge(case, view, task)] += 1
+        counts[_judge(case, view, task, in_the_way)] += 1
         _outputs(case, task)
     if view.state is JobState.FAILED and not counts["failure"] and not counts["error"]:
         # The job itself failed: without a case that says so the report would look like a success.
@@ -65,7 +67,7 @@ def junit_report(view: JobView, now: int) -> bytes:
     return b'<?xml version="1.0" encoding="UTF-8"?>\n' + body + b"\n"
 
 
-def _judge(case: Xml.Element, view: JobView, task: TaskView) -> str:
+def _judge(case: Xml.Element, view: JobView, task: TaskView, in_the_way: Mapping[str, str]) -> str:
     outcome = task.outcome
     if task.state is TaskState.COMPLETED:
         return "passed"
@@ -82,12 +84,32 @@ def _judge(case: Xml.Element, view: JobView, task: TaskView) -> str:
         why = "not run"
         if task.started_at:
             why = "cancelled" if task.state is TaskState.CANCELLED else "not finished"
-        if view.failed_task:
-            why += f": {view.failed_task} failed"
+        if failed := in_the_way.get(task.name, view.failed_task):
+            why += f": {failed} failed"
         elif view.reason:
             why += f": {view.reason}"
     Xml.SubElement(case, "skipped", message=_message(why))
     return "skipped"
+
+
+def _in_the_way(view: JobView) -> dict[str, str]:
+    """By task that could not run the failed one that it depends on; empty where only one failed."""
+    failed = [one.name for one in view.tasks if one.state is TaskState.FAILED]
+    if len(failed) < 2:
+        return {}
+    dependents: dict[str, list[str]] = {}
+    for one in view.tasks:
+        for name in one.depends_on:
+            dependents.setdefault(name, []).append(one.name)
+    found: dict[str, str] = {}
+    for culprit in failed:
+        queue = [culprit]
+        while queue:
+            for name in dependents.get(queue.pop(), ()):
+                if name not in found:
+                    found[name] = culprit
+                    queue.append(name)
+    return found
 
 
 def _add(case: Xml.Element, kind: str, type_: str, text: str) -> None:

@@ -12,8 +12,15 @@ from typing import TYPE_CHECKING, NoReturn
 import typer
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from gbe_jobs_domain.documents import Document
     from gbe_overseer.client import JobClient
     from gbe_runtime import BusSettings
+
+
+STDIN = "-"
+"""In place of a file's name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +115,7 @@ def complain(error: Exception) -> int:
     from gbe_jobs_domain.errors import DefinitionErrors
     from gbe_jobs_domain.ids import InvalidId
     from gbe_nexus import NexusError
-    from gbe_overseer.errors import OverseerError
+    from gbe_overseer.errors import OutputRefused, OverseerError
     from gbe_runtime import ConfigurationError
     from gbe_runtime.errors import ChildFailed
     from gbe_runtime.exit_codes import FAILED, USAGE
@@ -122,6 +129,8 @@ def complain(error: Exception) -> int:
         lines = [str(error) or type(error).__name__]
     else:
         raise error
+    if isinstance(error, OutputRefused):
+        reader_gone()  # what is left in the buffer can't be written either
     prefix = "" if isinstance(error, DefinitionErrors) else "gbe: "
     for line in lines:
         print(f"{prefix}{one_line(line)}", file=sys.stderr, flush=True)
@@ -133,6 +142,25 @@ def reader_gone() -> int:
     with contextlib.suppress(OSError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
+
+
+def document(file: Path, pairs: list[str] | None) -> Document:
+    """The job document in a file (`-`: standard input), with `--var` put in. Raises `DefinitionErrors`, and
+    `ConfigurationError` for the variables."""
+    import signal
+
+    from gbe_jobs_domain.documents import MAX_DOCUMENT_BYTES, load_document, load_document_file
+
+    given = variables(pairs or [])
+    # Who reads may wait for ever, for a pipe, say; the event loop heeds no interrupt meanwhile.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        if str(file) != STDIN:
+            return load_document_file(file, given)
+        text = sys.stdin.buffer.read(MAX_DOCUMENT_BYTES + 1)
+        return load_document(text, source="<stdin>", variables=given, folder=file.parent)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def variables(pairs: list[str]) -> dict[str, str]:

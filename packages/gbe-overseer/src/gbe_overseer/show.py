@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from gbe_nexus import now_ms
+from gbe_overseer.errors import OutputRefused
 from gbe_overseer.report import report
 from gbe_overseer.result import job_result, to_json
 from gbe_overseer.view import JobView
@@ -21,7 +22,12 @@ def print_result(view: JobView, *, json: bool, seen: bool = False) -> None:
 
 
 def write(text: str) -> None:
-    """To stdout, whatever its encoding can't express written out."""
+    """To stdout, whatever its encoding can't express written out. Raises `OutputRefused`, and `BrokenPipeError`."""
     encoding = sys.stdout.encoding or "utf-8"
-    sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
-    sys.stdout.flush()
+    try:
+        sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputRefused(error) from error

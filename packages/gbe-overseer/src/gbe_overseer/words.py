@@ -70,4 +70,7 @@ def headline(view: JobView, now: int) -> str:
     if why:
         where = f"{view.failed_task}: " if view.failed_task else ""
         text += f": {where}{summary_of(why)}"
+        others = view.counts()[TaskState.FAILED] - 1
+        if view.over and view.failed_task and others > 0:
+            text += f" (and {plural(others, 'other task')} failed)"
     return text

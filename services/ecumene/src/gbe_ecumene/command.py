@@ -54,9 +54,8 @@ def run(
 
     async def work() -> int:
         from gbe_ecumene.running import run_job
-        from gbe_jobs_domain.documents import load_document_file
 
-        document = load_document_file(file, session.variables(var or []))
+        document = session.document(file, var)
         return await run_job(
             document.definition,
             session.settings(context, nats),

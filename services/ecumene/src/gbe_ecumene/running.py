@@ -7,11 +7,11 @@ import contextlib
 import os
 import shutil
 import sys
-import tempfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
 
+from gbe_ecumene.places import run_place
 from gbe_ecumene.reporting import JunitFile
 from gbe_ecumene.roots import roots_in
 from gbe_jobs_domain.definitions import JobDefinition
@@ -69,11 +69,8 @@ async def run_job(
                 flag = "--app" if operatives is None else "--operatives"
                 raise ConfigurationError(f"{flag} is for a bus of one's own; this one has those that joined it")
             return await run.over(session.connected(settings))
-        run.place = place = Path(tempfile.mkdtemp(prefix="gbe-run-"))
-        try:
-            return await run.over(embedded(definition, operatives, app, place, roots_in(folder, app=beside)))
-        finally:
-            shutil.rmtree(place, ignore_errors=True)
+        with run_place() as run.place:
+            return await run.over(embedded(definition, operatives, app, run.place, roots_in(folder, app=beside)))
     except Exception as error:
         if report is not None:
             report.write_nothing(error=str(error) or type(error).__name__)

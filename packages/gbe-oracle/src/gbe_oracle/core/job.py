@@ -35,6 +35,9 @@ DEFAULT_WINDOW: Final = 2048
 MAX_DISPATCH: Final = 8192
 """Tasks one record queues at most, so that it stays far below the payload limit; the next records queue the rest."""
 
+TEXT_LIMIT: Final = 16_384
+"""Characters of an error or reason that travel with a job's records and events; the outcome keeps all of it."""
+
 _STATES: Final = tuple(TaskState)
 _CODE: Final = {state: code for code, state in enumerate(_STATES)}
 _BLOCKED: Final = _CODE[TaskState.BLOCKED]
@@ -66,8 +69,10 @@ class Job:
     __slots__ = (
         "applied_at",
         "children",
+        "failure",
         "final",
         "graph",
+        "live",
         "open_tasks",
         "outline",
         "outstanding",
@@ -93,6 +98,10 @@ class Job:
         self.ready: dict[str, deque[int]] = {}
         self.outstanding: dict[str, int] = {}
         self.open_tasks = count
+        self.live = 0
+        """Tasks that are queued, or could be: where there is none, nothing of the job can go on."""
+        self.failure: tuple[int, str] | None = None
+        """The first failure, and its error, of a job that goes on without what depends on it."""
         self.children: dict[int, tuple[str, str]] = {}
         """Child jobs by task index: (job type, job id)."""
         self.final: FinalRecord | None = None
@@ -136,7 +145,10 @@ class Job:
         return JournalRecord(writer, created=spec, outcomes=outcomes, dispatch=self._fill_windows(), final=self.final)
 
     def decide(self, events: Sequence[JobEvent], writer: str, now: int) -> Decision:
-        """Apply a batch of events. All reports of the batch count, then the first failure decides."""
+        """Apply a batch of events. All reports of the batch count, then the first failure decides.
+
+        A job that is not to fail fast goes on until nothing can: then the first failure of all decides.
+        """
         outcomes: list[OutcomeRecord] = []
         children: list[tuple[int, str, str]] = []
         verdicts: list[Verdict] = []
@@ -160,7 +172,7 @@ class Job:
                         )
                     )
                     if final is None and not _SATISFIED[self.states[event.index]]:
-                        final = FinalRecord(JobState.FAILED.value, now, error=event.error, failed_task=event.index)
+                        final = self._failed(event.index, event.error, now)
             elif was_decided:
                 verdict = Verdict.MOOT
             elif isinstance(event, ChildStarted):
@@ -171,7 +183,7 @@ class Job:
                 verdict = Verdict.APPLIED if self.is_open(event.index) else Verdict.KNOWN
                 if verdict is Verdict.APPLIED:
                     outcomes.append(self._refuse(event, now))
-                    final = final or FinalRecord(JobState.FAILED.value, now, error=event.error, failed_task=event.index)
+                    final = final or self._failed(event.index, event.error, now)
             elif isinstance(event, CancelRequested):
                 verdict = Verdict.APPLIED
                 cancel = event.reason if cancel is None else cancel
@@ -183,8 +195,8 @@ class Job:
             verdicts.append(verdict)
         if was_decided or Verdict.APPLIED not in verdicts:
             return Decision(None, verdicts)
-        if final is None and not self.open_tasks:
-            final = FinalRecord(JobState.COMPLETED.value, now)
+        if final is None and not self.live:
+            final = self._at_its_end(now)
         control: list[str] = []
         orphans: list[tuple[str, str]] = []
         if final is not None:
@@ -216,7 +228,10 @@ class Job:
         if record.created is not None and self.state is JobState.PENDING:
             self.state = advance_job(self.state, JobState.RUNNING)
         for outcome in record.outcomes:
-            self._end_task(outcome.index, _CODE[TaskState(outcome.state)])
+            code = _CODE[TaskState(outcome.state)]
+            self._end_task(outcome.index, code)
+            if self.failure is None and not self.outline.fail_fast and not _SATISFIED[code]:
+                self.failure = (outcome.index, shortened(_error.decode(outcome.outcome).error))
         for index, job_type, job_id in record.child:
             self.children[index] = (job_type, job_id)
         for index in record.dispatch:
@@ -246,6 +261,20 @@ class Job:
         self._end_task(event.index, after)
         return Verdict.APPLIED
 
+    def _failed(self, index: int, error: str, now: int) -> FinalRecord | None:
+        """What the failure of a task makes of the job; None where that goes on."""
+        if self.outline.fail_fast:
+            return FinalRecord(JobState.FAILED.value, now, error=error, failed_task=index)
+        if self.failure is None:
+            self.failure = (index, error)
+        return None
+
+    def _at_its_end(self, now: int) -> FinalRecord:
+        if self.failure is None:
+            return FinalRecord(JobState.COMPLETED.value, now)
+        index, error = self.failure
+        return FinalRecord(JobState.FAILED.value, now, error=error, failed_task=index)
+
     def _child(self, event: ChildStarted) -> Verdict:
         if self.children.get(event.index) == (event.job_type, event.job_id):
             return Verdict.KNOWN
@@ -266,7 +295,6 @@ class Job:
                 outcome = self.spec.reuse.get(task.name)
                 # Only what could have run: a task is reused together with everything it stands on.
                 if outcome is not None and not self.unmet[index]:
-                    self.ready[task.task_type].remove(index)
                     state = _state.decode(outcome).state  # completed or skipped, the driver saw to that
                     self._end_task(index, _CODE[state])
                     outcomes.append(OutcomeRecord(index, state.value, 0, 0, "", now, now, outcome))
@@ -277,8 +305,11 @@ class Job:
         name = self.outline.tasks[index].task_type
         if self.states[index] == _PENDING:
             self.outstanding[name] -= 1
+        elif index in self.ready.get(name, ()):
+            self.ready[name].remove(index)  # its outcome is reused: it is not to be queued any more
         self.states[index] = code
         self.open_tasks -= 1
+        self.live -= 1
         if _SATISFIED[code]:
             unmet = self.unmet
             for dependent in self.graph.dependents(index):
@@ -292,6 +323,7 @@ class Job:
         if queue is None:
             queue = self.ready[name] = deque()
         queue.append(index)
+        self.live += 1
 
     def _dispatch(self, index: int, name: str) -> None:
         self.states[index] = _PENDING
@@ -322,7 +354,7 @@ class Job:
             for index, code in enumerate(states):
                 if not _TERMINAL[code]:
                     states[index] = _CANCELLED
-            self.open_tasks = 0
+            self.open_tasks = self.live = 0
         self.outstanding.clear()
 
     def finished(self) -> None:
@@ -335,7 +367,17 @@ class _OutcomeState(Struct, frozen=True):
     state: TaskState
 
 
+class _OutcomeError(Struct, frozen=True):
+    error: str = ""
+
+
 _state: Final = json.Decoder(_OutcomeState)
+_error: Final = json.Decoder(_OutcomeError)
+
+
+def shortened(text: str) -> str:
+    """`text`, cut where it is longer than any record or event should carry."""
+    return text if len(text) <= TEXT_LIMIT else text[:TEXT_LIMIT] + " …"
 
 
 def failed_outcome(error: str, kind: str = "error") -> Raw:

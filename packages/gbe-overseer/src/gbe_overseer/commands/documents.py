@@ -20,23 +20,24 @@ class GraphFormat(StrEnum):
 
 
 def validate(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="Job documents (YAML or JSON)")],
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE…", help="Job documents (YAML or JSON); - is standard input")
+    ],
     var: Variables = None,
 ) -> None:
     """Check job documents: every error at once, with its place."""
 
     async def work() -> int:
-        from gbe_jobs_domain.documents import load_file
         from gbe_jobs_domain.errors import DefinitionErrors
         from gbe_overseer.escape import one_line
         from gbe_overseer.show import write
         from gbe_overseer.words import plural
 
-        given = session.variables(var or [])
+        session.variables(var or [])  # what is wrong with these is said once
         code = 0
         for file in files:
             try:
-                definition = load_file(file, given)
+                definition = session.document(file, var).definition
             except DefinitionErrors as errors:
                 code = session.complain(errors)
             else:
@@ -57,11 +58,10 @@ def graph(
     """Draw the DAG of a job document."""
 
     async def work() -> int:
-        from gbe_jobs_domain.documents import load_file
         from gbe_jobs_domain.graph import render_mermaid, render_tree
         from gbe_overseer.show import write
 
-        definition = load_file(file, session.variables(var or []))
+        definition = session.document(file, var).definition
         write(render_tree(definition) if format is GraphFormat.TREE else render_mermaid(definition))
         return 0
 

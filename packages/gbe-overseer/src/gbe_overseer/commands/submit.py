@@ -30,10 +30,9 @@ def submit(
     """Submit a job; prints its id."""
 
     async def work() -> int:
-        from gbe_jobs_domain.documents import load_file
         from gbe_jobs_domain.locations import located
 
-        definition = load_file(file, session.variables(var or []))
+        definition = session.document(file, var).definition
         settings = session.settings(context, nats)
         if session.shares_files(settings):
             definition = located(definition, file.parent)
