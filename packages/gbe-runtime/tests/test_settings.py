@@ -50,6 +50,13 @@ def test_an_empty_variable_is_an_unset_one() -> None:
     assert settings == OracleSettings()
 
 
+def test_an_empty_path_is_none(toml: Path) -> None:
+    toml.write_text('data_dir = ""')
+    for arguments in (["--data-dir", ""], ["--config", str(toml)]):
+        with pytest.raises(SettingsError, match="a path can't be empty"):
+            Strict.parse(arguments, {})
+
+
 def test_a_file_may_serve_several_roles(toml: Path) -> None:
     toml.write_text('replicas = 3\n[oracle]\nreplicas = 5\nwindow = 9\n[operative]\nhandles = "shell:4"')
     settings = OracleSettings.parse(["--config", str(toml)], {})

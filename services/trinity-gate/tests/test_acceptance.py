@@ -46,7 +46,10 @@ class TestStateApi:
             assert [card["pillar_id"] for card in cards] == PILLARS
             return {card["pillar_id"]: card["status"] for card in cards}
 
-        run_id = await gate.paused()
+        run_id = await gate.paused(ticks=20_000_000)
+        assert set((await statuses()).values()) == {"idle"}
+        assert (await gate.get("/state"))["pillars"][0]["headline_metric"] == "0 of 20,000,000 ticks"
+        await gate.post(f"/runs/{run_id}/resume")
         assert set((await statuses()).values()) == {"running"}
         await gate.post(f"/runs/{run_id}/stop")
         assert set((await statuses()).values()) == {"idle"}
@@ -182,11 +185,47 @@ class TestScenarios:
         assert error["code"] == "revision_mismatch"
         assert (await gate.get("/scenarios/raced"))["description"] == "first"
 
+    async def test_a_whole_detail_with_a_change_in_it_is_an_edit(self, gate: GateProcess) -> None:
+        await gate.post("/scenarios/ring-5/clone", {"id": "detailed"}, 201)
+        shipped, before = await gate.get("/scenarios/line-4"), await gate.get("/scenarios/detailed")
+        assert await gate.post("/scenarios/line-4", shipped) == shipped  # nothing changed, so it is still as delivered
+        changed = {**before, "description": "mine", "core_params": {**before["core_params"], "ticks_total": 7}}
+        after = await gate.post("/scenarios/detailed", changed)
+        assert (after["description"], after["core_params"]["ticks_total"]) == ("mine", 7)
+        assert after["core_params"] == {**before["core_params"], "ticks_total": 7}
+        for field, other in (("id", "line-4"), ("shipped", True), ("run_config_id", "gf01"), ("advanced", {})):
+            wrong = {**after, "description": "not this", field: other}
+            error = (await gate.post("/scenarios/detailed", wrong, 422))["error"]
+            assert (error["code"], error["field"]) == ("invalid", field)
+        assert await gate.get("/scenarios/detailed") == after
+        # One that is based on what somebody else changed meanwhile.
+        assert (await gate.post("/scenarios/detailed", before, 409))["error"]["code"] == "revision_mismatch"
+
     async def test_windows_keep_up_with_the_ticks(self, gate: GateProcess) -> None:
         await gate.post("/scenarios/gf01/clone", {"id": "windows"}, 201)
         changed = await gate.post("/scenarios/windows", {"core_params": {"ticks_total": 1}})
         assert [window["end_tick"] for window in changed["advanced"]["windows"]] == [1, 1]
         assert (await gate.run("windows"))["state"] == "completed"
+
+    async def test_windows_come_back_with_the_ticks(self, gate: GateProcess) -> None:
+        async def windows(scenario: str) -> list[tuple[str, int, int]]:
+            advanced = (await gate.get(f"/scenarios/{scenario}"))["advanced"]
+            return [(each["window_id"], each["start_tick"], each["end_tick"]) for each in advanced["windows"]]
+
+        await gate.post("/scenarios/gf01/clone", {"id": "shorter"}, 201)
+        shipped = await windows("gf01")
+        await gate.post("/scenarios/shorter", {"core_params": {"ticks_total": 2}})
+        assert [end for _, _, end in await windows("shorter")] == [2, 2]
+        await gate.post("/scenarios/shorter/clone", {"id": "again"}, 201)
+        # A run of more ticks has the windows that the scenario was written with, and so has a later edit, or a copy.
+        closed: list[list[str]] = []  # with the check over all that is in the window
+        for run in (await gate.run("gf01"), await gate.run("shorter", ticks_total=8)):
+            page = await gate.get(f"/runs/{run['run_id']}/logs", event_type="window_closed")
+            closed.append([entry["message"] for entry in page["entries"]])
+        assert closed[0] == closed[1]
+        for scenario in ("shorter", "again"):
+            await gate.post(f"/scenarios/{scenario}", {"core_params": {"ticks_total": 8}})
+            assert await windows(scenario) == shipped
 
     async def test_save_as_leaves_the_original_alone(self, gate: GateProcess) -> None:
         original = await gate.get("/scenarios/line-4")

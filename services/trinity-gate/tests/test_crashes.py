@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import io
+import json
 import os
 import signal
+import sys
+import zipfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -13,6 +18,7 @@ import pytest_asyncio
 
 from gbe_jobs_domain.payloads import ControlKind
 from gbe_nexus_nats.server import EmbeddedServer
+from gbe_runtime.connection import ConnectionFile
 from tests.integration.gate_process import GateProcess, running, site_environment
 from tests.integration.site import Site
 
@@ -58,6 +64,8 @@ async def test_the_service_is_killed_and_its_run_goes_on_elsewhere(site: Site, t
         run_id = await gate.paused(ticks=50)
         await gate.post(f"/runs/{run_id}/step")
         await gate.kill()
+        # Even if what the service knew of it is lost.
+        (gate.data / "gate.sqlite").write_bytes(b"torn" * 100)
         await gate.start()
         found = await gate.until(run_id, lambda status: bool(status["paused"]))
         assert (found["state"], found["ticks_completed"]) == ("running", 1)
@@ -115,9 +123,39 @@ async def test_the_operative_is_killed_and_another_one_tells(tmp_path: Path) -> 
         assert end["fault_reason"]
         detail = await gate.collected(run_id)
         assert detail["log"]["state"] == "partial"
+        await _exported_without_a_bundle(gate, run_id, tmp_path)
         last = (await gate.get(f"/runs/{run_id}/logs", level="ERROR"))["entries"]
         assert [entry["event_type"] for entry in last] == ["run_fault"]
         assert (await gate.run("gf01"))["state"] == "completed"
+
+
+async def _exported_without_a_bundle(gate: GateProcess, run_id: str, folder: Path) -> None:
+    """It says what it is, and how the engine computes the same again; that works."""
+    detail = await gate.get(f"/history/{run_id}")
+    assert detail["export"] == {"available": True, "complete": False, "size": None}
+    response = await gate.client.get(f"/history/{run_id}/export")
+    with zipfile.ZipFile(io.BytesIO(response.content)) as archive:
+        about = json.loads(archive.read("manifest.json"))
+        assert all(
+            hashlib.sha256(archive.read(name)).hexdigest() == member["sha256"]
+            for name, member in about["members"].items()
+        )
+        archive.extractall(folder / "export")
+    done = detail["run"]["ticks_completed"]
+    assert (
+        about["why"]
+        == f"the run failed after {done} of {LONG} ticks and left no bundle: " + (detail["run"]["fault_reason"])
+    )
+    assert about["log"] == {"state": "partial", "entries": detail["log"]["entries"], "complete": False}
+    command = about["again"].split()
+    assert command[0] == "gbe-aether"
+    again = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "gbe_aether.command", *command[1:], cwd=folder / "export", stdout=asyncio.subprocess.PIPE
+    )
+    output, _ = await again.communicate()
+    assert again.returncode == 0
+    assert f"{done}" in output.decode().replace(",", "")
+    assert (folder / "export" / "again.zip").stat().st_size > 0
 
 
 @pytest.mark.slow
@@ -133,6 +171,19 @@ async def test_the_operative_is_gone_and_nobody_tells(site: Site, tmp_path: Path
         assert "has not been heard of" in end["fault_reason"]
         # Nobody runs it later: the job is over.
         assert await site.end(run_id.replace("run-", "job_")) == "cancelled"
+
+
+async def test_a_gate_joins_the_ecumene_that_a_connection_file_names(site: Site, tmp_path: Path) -> None:
+    options = site.server.options
+    path = ConnectionFile(url=site.server.url, user=options.user, password=options.password).write(
+        tmp_path / "eco" / "connection.json"
+    )
+    await site.start(site.operative("aether-session:2"))
+    async with running(tmp_path, environment={"GBE_CONNECTION_FILE": str(path)}) as gate:
+        status = await gate.run("gf01")
+        assert status["state"] == "completed"
+        assert await site.end(status["run_id"].replace("run-", "job_")) == "completed"
+        assert _children(gate, "nats-server") == []
 
 
 async def test_nobody_is_there_to_execute_it(site: Site, tmp_path: Path) -> None:

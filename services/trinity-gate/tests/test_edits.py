@@ -8,7 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trinity_gate.edits import ImpossibleEdit, bound_pfna, enabled, for_run, with_switch, with_ticks
+from trinity_gate.edits import (
+    Declared,
+    ImpossibleEdit,
+    bound_pfna,
+    declared,
+    enabled,
+    for_run,
+    with_switch,
+    with_ticks,
+)
 
 
 def config(ticks: int, *windows: tuple[int, int]) -> dict[str, Any]:
@@ -69,3 +78,42 @@ def test_a_pfna_document_is_bound_to_the_run() -> None:
     document = {"v": 0, "run_id": "other", "entries": []}
     assert bound_pfna(document, "run-1") == {"v": 0, "run_id": "run-1", "entries": []}
     assert document["run_id"] == "other"
+
+
+def test_windows_come_back_with_the_ticks() -> None:
+    shipped = config(8, (1, 2), (1, 8), (2, 6))
+    first = declared(shipped)
+    fewer = with_ticks(shipped, 2, "f", first)
+    assert fewer == config(2, (1, 2), (1, 2), (2, 2))
+    assert declared(fewer, first.document()) == first
+    assert with_ticks(fewer, 8, "f", first) == shipped
+    assert with_ticks(fewer, 20, "f", first) == config(20, (1, 2), (1, 20), (2, 6))
+
+
+@pytest.mark.parametrize(
+    "kept", [None, [], {"ticks": 8}, {"ticks": 8, "ends": {"w0": 3}}, {"ticks": 8, "ends": {"w0": 8, "gone": 8}}]
+)
+def test_what_was_kept_of_windows_that_were_edited_by_hand_since_says_nothing(kept: object) -> None:
+    edited = config(6, (1, 5))
+    assert declared(edited, kept) == Declared(6, {"w0": 5})
+
+
+@given(
+    ticks=st.integers(1, 30),
+    path=st.lists(st.integers(1, 40), max_size=4),
+    wanted=st.integers(1, 40),
+    bounds=st.lists(st.tuples(st.integers(1, 30), st.integers(1, 30)), min_size=1, max_size=4),
+)
+def test_by_whatever_way_the_ticks_change_the_windows_are_the_same(
+    ticks: int, path: list[int], wanted: int, bounds: list[tuple[int, int]]
+) -> None:
+    now = shipped = config(ticks, *[(min(a, b, ticks), min(max(a, b), ticks)) for a, b in bounds])
+    first = declared(shipped)
+    for step in [*path, wanted]:
+        kept = declared(now, first.document())
+        try:
+            now = with_ticks(now, step, "f", kept)
+        except ImpossibleEdit:
+            assert any(window["start_tick"] > step for window in shipped["windows"])
+            continue
+        assert now == with_ticks(shipped, step, "f")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import io
 import json
@@ -210,6 +211,37 @@ class TestIndex:
         assert len(aside) == (0 if damage == b"" else 1)
         assert (index.database.set_aside is not None) == bool(aside)
 
+    async def test_what_can_be_read_of_a_damaged_index_is_taken_over(self, tmp_path: Path) -> None:
+        path, aside = tmp_path / "gate.sqlite", tmp_path / "gate.sqlite.damaged-1"
+        index = await self.opened(path)
+        for number in range(400):
+            await index.add(RunRecord(f"run-{number:03}", f"job_{number:03}", "gf01", "completed", number, 8, number))
+        await index.choose("governance_base", {"governance_mode": "ENFORCE"})
+        await index.finish(await index.begin(7, Caller("me", "overseer"), "run.start", "gf01", {}), "ok")
+        await index.database.close()
+        # A page of the runs' table in its middle is gone.
+        body = bytearray(path.read_bytes())
+        at = body.index(b'"run-200"') // 4096 * 4096
+        body[at : at + 4096] = b"\xff" * 4096
+        aside.write_bytes(body)
+        path.unlink()
+
+        index = await self.opened(path)
+        found = await index.salvage(aside)
+        assert (found.audit, found.governance) == (1, True)
+        kept = {run.run_id for run in (await index.history(1000))[0]}
+        assert 200 < found.runs == len(kept) < 400
+        assert {"run-000", "run-399"} <= kept
+        assert "run-200" not in kept
+        assert await index.choice("governance_base") == {"governance_mode": "ENFORCE"}
+        # The bus has the others, and they come between.
+        lost = [f"{number:03}" for number in range(400) if f"run-{number:03}" not in kept]
+        await index.take_in([RunRecord(f"run-{n}", f"job_{n}", "gf01", "completed", int(n), 8, int(n)) for n in lost])
+        await index.add(RunRecord("run-400", "job_400", "gf01", "completed", 400, 8, 400))
+        order = [run.run_id for run in (await index.history(1000))[0]]
+        assert order == [f"run-{number:03}" for number in range(400, -1, -1)]
+        await index.database.close()
+
     async def test_an_index_of_a_newer_release_is_left_alone(self, tmp_path: Path) -> None:
         path = tmp_path / "gate.sqlite"
         newer = Database(path, ["CREATE TABLE a(b)", "CREATE TABLE c(d)"])
@@ -253,6 +285,20 @@ class TestIndex:
         await index.choose("x", 2)
         assert await index.choice("x") == 2
         await index.database.close()
+
+
+async def test_an_index_that_can_not_be_written_is_known_and_tried_again(tmp_path: Path) -> None:
+    index = Index(tmp_path / "gate.sqlite")
+    await index.database.open(now_ms())
+    assert await index.trouble() is None
+    await index.database.write(lambda db: db.execute("PRAGMA busy_timeout=0").fetchall())
+    with contextlib.closing(sqlite3.connect(tmp_path / "gate.sqlite", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(sqlite3.OperationalError):
+            await index.choose("x", 1)
+        assert await index.trouble() == "database is locked"
+    assert await index.trouble() is None
+    await index.database.close()
 
 
 class _Full:
@@ -309,12 +355,53 @@ async def test_a_start_with_torn_files_says_so_and_goes_on(tmp_path: Path) -> No
         assert f"{path} is not a JSON document" in gate.process.log.read_text()
         path.write_bytes(body)
 
-        # An index that is torn is set aside: the history begins anew, and runs can be started.
-        (gate.data / "gate.sqlite").write_bytes(b"torn" * 100)
+
+@pytest.mark.server
+@pytest.mark.parametrize("damage", ["torn", "gone"])
+async def test_an_index_that_is_lost_is_made_again_of_what_the_bus_knows(tmp_path: Path, damage: str) -> None:
+    async with running(tmp_path) as gate:
+        runs = [(await gate.run("gf01"))["run_id"]]
+        runs.append((await gate.run("ring-5", ticks_total=50, logging_enabled=False))["run_id"])
+        runs.append(await gate.paused())
+        await gate.post(f"/runs/{runs[-1]}/step")
+        await gate.post(f"/runs/{runs[-1]}/stop")
+        before = [await gate.collected(run_id) for run_id in runs]
+        log = await gate.get(f"/runs/{runs[0]}/logs")
+        await gate.stop()
+
+        index = gate.data / "gate.sqlite"
+        if damage == "torn":
+            index.write_bytes(b"torn" * 100)
+        else:
+            index.unlink()
+            (gate.data / "logs" / f"{runs[0]}.sqlite").unlink()
         await gate.start()
-        assert "set aside" in gate.process.log.read_text()
-        assert await gate.get("/history") == []
-        assert (await gate.run("gf01"))["state"] == "completed"
+        said = gate.process.log.read_text()
+        assert ("set aside as gate.sqlite.damaged-" if damage == "torn" else "index is missing") in said
+        assert "governance base" in said
+        assert "3 runs were found on the bus" in said
+        async with asyncio.timeout(30):
+            while not all([(await gate.get(f"/history/{run_id}"))["export"]["available"] for run_id in runs]):
+                await asyncio.sleep(0.05)
+        for old in before:
+            new = await gate.get(f"/history/{old['run']['run_id']}")
+            # What only the index knew: when it was asked for, to the millisecond, and how.
+            for detail in (old, new):
+                del detail["run"]["started_at"], detail["overrides"]
+                if detail["live"] is not None:
+                    del detail["live"]["rate"]
+            assert new == old
+        assert [entry["run_id"] for entry in await gate.get("/history")] == runs[::-1]
+        assert (await gate.get("/state"))["run"]["run_id"] == runs[-1]
+        again = await gate.get(f"/runs/{runs[0]}/logs")
+        assert again == log
+        assert (await gate.client.get(f"/history/{runs[1]}/export")).status_code == 200
+        runs.append((await gate.run("gf01"))["run_id"])
+        assert [entry["run_id"] for entry in await gate.get("/history", limit=2)] == runs[:1:-1]
+        # It is made again once.
+        await gate.stop()
+        await gate.start()
+        assert gate.process.log.read_text().count("found on the bus") == 1
 
 
 @pytest.mark.server
@@ -383,7 +470,8 @@ async def test_scenarios_of_ones_own_fault_and_pfna(tmp_path: Path) -> None:
         response = await gate.client.get(f"/history/{odd['run_id']}/export")
         with zipfile.ZipFile(io.BytesIO(response.content)) as export:
             manifest = json.loads(export.read("manifest.json"))
-            assert set(manifest["members"]) == {"run.json", "inputs.json", "logs.jsonl"}
+            inputs = {f"inputs/{name}.json" for name in ("run_config", "topology", "profile")}
+            assert set(manifest["members"]) == {"run.json", "inputs.json", "logs.jsonl", *inputs}
             for name, entry in manifest["members"].items():
                 assert hashlib.sha256(export.read(name)).hexdigest() == entry["sha256"]
             assert json.loads(export.read("run.json"))["run"] == odd

@@ -120,6 +120,16 @@ async def test_a_log_that_ends_early_is_kept_as_far_as_it_goes(files: LogFiles) 
     assert 0 < built.entries < COUNT
 
 
+async def test_what_was_heard_beyond_a_log_that_ends_early_comes_after_it(files: LogFiles) -> None:
+    """The beginning that a long session left when it was stopped, and the end that was heard of it."""
+    heard = [(i, line(i)) for i in (40, 99, 150, 151, 180)]
+    built = await files.build("run-1", packed(files, [line(i) for i in range(100)]), [b'{"event": "end"}'], heard)
+    assert (built.entries, built.read, built.whole) == (182, 100, True)
+    page = await files.page("run-1", Wanted(98), 10)
+    assert [entry.index for entry in page.entries] == [98, 99, 150, 151, 180, 181]
+    assert (page.total, page.at_end) == (182, True)
+
+
 async def test_a_log_that_is_too_large_is_cut(tmp_path: Path) -> None:
     files = LogFiles(tmp_path / "logs", max_bytes=1_000)
     files.prepare()

@@ -96,6 +96,22 @@ class TestHostAndOrigin:
                 await connect(f"ws://evil.example:{port}/{path}", host="127.0.0.1", port=port)
             assert refused.value.response.status_code == 403
 
+    async def test_a_websocket_that_is_refused_hears_why(self, gate: GateProcess) -> None:
+        port = httpx.URL(gate.url).port
+        for path, status, code in (
+            ("nowhere", 404, "not_found"),
+            ("state", 404, "not_found"),
+            ("stream?token=secret-that-somebody-typed", 400, "token_in_url"),
+        ):
+            with pytest.raises(InvalidStatus) as refused:
+                await connect(f"ws://127.0.0.1:{port}/{path}")
+            response = refused.value.response
+            assert (response.status_code, json.loads(response.body)["error"]["code"]) == (status, code)
+            assert response.headers["content-security-policy"].startswith("default-src 'self'")
+        log = gate.process.log.read_text()
+        assert "secret-that-somebody-typed" not in log
+        assert "handshake" not in log
+
     async def test_every_answer_has_the_security_headers(self, gate: GateProcess) -> None:
         for path in ("/state", "/nothing", "/health"):
             headers = (await gate.client.get(path)).headers
@@ -118,12 +134,58 @@ class TestRequests:
             (b'{"scenario_id": "gf01", "overrides": {"ticks_total": 1e3}}', 422, "invalid"),
             (b'{"scenario_id": "gf01", "overrides": {"ticks_total": NaN}}', 422, "invalid"),
             (b"[" * 100_000, 400, "bad_json"),
+            (b'{"scenario_id": "nowhere", "scenario_id": "gf01"}', 400, "bad_json"),
+            (b'{"scenario_id": "gf01", "overrides": {"ticks_total": 1, "ticks_total": 2}}', 400, "bad_json"),
+            ('{"scenario_id": "gf01"}'.encode("utf-16"), 400, "bad_json"),
+            (b'{"scenario_id": "\xe9"}', 400, "bad_json"),
             (b'"' + b"x" * 300_000 + b'"', 413, "too_large"),
         ],
     )
     async def test_a_hostile_body_is_refused(self, gate: GateProcess, body: bytes, status: int, code: str) -> None:
         headers = {"Content-Type": "application/json"}
         assert error_of(await gate.client.post("/runs", content=body, headers=headers)) == (status, code)
+
+    async def test_what_a_route_does_not_know_is_refused(self, gate: GateProcess) -> None:
+        run_id = (await gate.run("gf01"))["run_id"]
+        before = await gate.get("/state")
+        for path, query, field in (
+            ("/state", "x=1", "x"),
+            ("/health", "verbose", "verbose"),
+            ("/metrics", "x=1", "x"),
+            ("/history", "limit=1&offset=3", "offset"),
+            ("/history", "limit=1&limit=2", "limit"),
+            ("/history", "limit=1_0", "limit"),
+            ("/history", "limit=%2B1", "limit"),
+            (f"/runs/{run_id}/logs", "event=tick_complete", "event"),
+            (f"/history/{run_id}/export", "format=tar", "format"),
+        ):
+            response = await gate.client.get(f"{path}?{query}")
+            assert error_of(response) == (422, "invalid"), path
+            assert response.json()["error"]["field"] == field
+        for path in ("/scenarios/line-4/activate", f"/runs/{run_id}/stop", "/state/reset"):
+            assert error_of(await gate.client.post(f"{path}?force=1")) == (422, "invalid")
+            for body, named in (({"force": True}, "force"), ([1], None), (0, None)):
+                response = await gate.client.post(path, json=body)
+                assert error_of(response) == (422, "invalid")
+                assert response.json()["error"]["field"] == named
+        assert await gate.get("/state") == before
+        assert (await gate.client.post("/state/reset", json={})).status_code == 200
+
+    async def test_a_head_is_answered_as_its_get_without_the_body(self, gate: GateProcess) -> None:
+        run_id = (await gate.run("gf01"))["run_id"]
+        await gate.collected(run_id)
+        paths = ["/", "/app/main.js", "/state", "/health", "/openapi.json", "/scenarios", "/scenarios/gf01", "/history"]
+        paths += ["/metrics", f"/runs/{run_id}/logs", f"/history/{run_id}/export", f"/history/{run_id}", "/audit"]
+        for path in paths:
+            head, get = await gate.client.head(path), await gate.client.get(path)
+            assert (head.status_code, head.content) == (200, b""), path
+            assert head.headers["content-type"] == get.headers["content-type"]
+            if path != "/metrics":  # counts the answers
+                assert head.headers["content-length"] == get.headers["content-length"], path
+        assert (await gate.client.head("/runs/nowhere")).status_code == 404
+        refused = await gate.client.head(f"/runs/{run_id}/stop")
+        assert (refused.status_code, refused.headers["allow"]) == (405, "POST")
+        assert (await gate.client.delete("/state")).headers["allow"] == "GET, HEAD"
 
     async def test_a_body_that_is_not_json_is_refused(self, gate: GateProcess) -> None:
         # What a form of another site could send without asking first.

@@ -111,7 +111,10 @@ async def test_a_live_log_is_followed_and_its_replacement_is_told(gate: GateProc
     assert rest[-1]["event_type"] == "run_stopped"
 
 
-@pytest.mark.parametrize(("query", "code"), [("since=x", 4422), ("level=LOUD", 4422)])
+@pytest.mark.parametrize(
+    ("query", "code"),
+    [("since=x", 4422), ("level=LOUD", 4422), ("batch=1", 4422), ("form=x", 4422), ("since=1&since=2", 4422)],
+)
 async def test_a_stream_that_can_not_be_is_closed_with_the_reason(gate: GateProcess, query: str, code: int) -> None:
     run_id = (await gate.run("gf01"))["run_id"]
     async with socket_of(gate, f"runs/{run_id}/logs/stream?{query}") as socket:

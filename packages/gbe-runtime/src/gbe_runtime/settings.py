@@ -267,6 +267,8 @@ def _decode_hook(wanted: type, value: object) -> object:
     if wanted is SecretStr and isinstance(value, str):
         return SecretStr(value)
     if issubclass(wanted, Path) and isinstance(value, str):
+        if not value:  # `--data "$UNSET"`: not the directory one happens to be in
+            raise ValueError("a path can't be empty")
         return Path(value).expanduser()
     raise ValueError(f"Expected `str`, got `{type(value).__name__}`")
 

@@ -13,7 +13,8 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse, JSONResponse, Response
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.websockets import WebSocket
 
 from gbe_runtime.log import one_line
 from trinity_gate.api import governance, history, runs, scenarios, state
@@ -55,6 +56,7 @@ def make_app(gate: Gate, *, hosts: Collection[str], tokens: Tokens | None) -> AS
     for module in (state, runs, scenarios, governance, history):
         app.include_router(module.router)
     _serve_page(app)
+    app.router.default = _nothing_there
     app.add_exception_handler(GateError, _gate_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_error)
@@ -81,6 +83,13 @@ def _serve_file(app: FastAPI, path: str, file: Path, media_type: str) -> None:
         return FileResponse(file, media_type=media_type, headers={"cache-control": "no-cache"})
 
     app.add_route(path, serve, methods=["GET", "HEAD"], include_in_schema=False)
+
+
+async def _nothing_there(scope: Scope, receive: Receive, send: Send) -> None:
+    if scope["type"] == "websocket":
+        await WebSocket(scope, receive, send).send_denial_response(_error(404, "not_found", _MESSAGES[404]))
+        return
+    raise HTTPException(404)
 
 
 # --- errors -----------------------------------------------------------------------------------------------------------
@@ -132,12 +141,10 @@ _MESSAGES: Final = {
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     status = error.status_code
-    return _error(
-        status,
-        _CODES.get(status, "refused"),
-        _MESSAGES.get(status, str(error.detail)),
-        headers=error.headers,
-    )
+    headers = {name.lower(): value for name, value in (error.headers or {}).items()}
+    if "GET" in (allowed := headers.get("allow", "").split(", ")):
+        headers["allow"] = ", ".join(sorted({*allowed, "HEAD"}))  # the gatekeeper makes a GET of it
+    return _error(status, _CODES.get(status, "refused"), _MESSAGES.get(status, str(error.detail)), headers=headers)
 
 
 async def _index_error(request: Request, error: Exception) -> Response:

@@ -7,13 +7,14 @@ in place and never deleted.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import sqlite3
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from trinity_gate.entries import iso
 from trinity_gate.errors import DamagedFile
@@ -35,6 +36,10 @@ class Database:
         self.path = path
         self.set_aside: Path | None = None
         """Where a damaged file went that was found at the opening."""
+        self.begun = False
+        """Whether there was nothing before the opening (or nothing that could be read)."""
+        self.trouble: str | None = None
+        """Why the last write failed; None where it did not."""
         self._migrations = migrations
         self._writer = ThreadPoolExecutor(1, thread_name_prefix=f"{path.stem}-write")
         self._reader = ThreadPoolExecutor(1, thread_name_prefix=f"{path.stem}-read")
@@ -87,6 +92,7 @@ class Database:
             "CREATE TABLE IF NOT EXISTS migrations(version INTEGER PRIMARY KEY, at TEXT NOT NULL) STRICT"
         )
         done = connection.execute("SELECT coalesce(max(version), 0) FROM migrations").fetchone()[0]
+        self.begun = done == 0
         if done > len(self._migrations):
             raise DamagedFile(
                 f"{self.path} is of a newer release (version {done}, this one knows {len(self._migrations)}): "
@@ -119,8 +125,17 @@ class Database:
                 raise
             return result
 
+        def noted() -> T:
+            try:
+                result = transaction()
+            except sqlite3.OperationalError as error:
+                self.trouble = str(error)
+                raise
+            self.trouble = None
+            return result
+
         # A transaction that was begun is ended, also when nobody waits for it any more.
-        return await asyncio.shield(self._in(self._writer, transaction))
+        return await asyncio.shield(self._in(self._writer, noted))
 
     async def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run `work`, which only reads."""
@@ -152,6 +167,24 @@ def _is_damage(error: sqlite3.OperationalError) -> bool:
 def _statements(script: str) -> list[str]:
     """`executescript` would end the transaction."""
     return [statement for part in script.split(";\n") if (statement := part.strip())]
+
+
+def readable_rows(path: Path, table: str, key: str, columns: str) -> list[tuple[Any, ...]]:
+    """What can still be read of a table in a damaged file, which is not touched: from its first row on as far as it
+    goes, and from its last row back. `key` is the first column, and the order of what is returned."""
+    found: dict[Any, tuple[Any, ...]] = {}
+    for direction in ("ASC", "DESC"):
+        with (
+            contextlib.suppress(sqlite3.Error),
+            contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as db,
+        ):
+            for row in db.execute(f"SELECT {key}, {columns} FROM {table} ORDER BY {key} {direction}"):
+                if row[0] in found:
+                    break
+                found[row[0]] = row
+            if direction == "ASC":
+                break  # it was read to its end
+    return [found[key] for key in sorted(found)]
 
 
 def set_aside(path: Path, now_ms: int) -> Path:

@@ -136,6 +136,9 @@ class Gate:
                     reasons.append(f"no Operative handles '{wire.TASK_TYPE}'")
         except (NexusError, OverseerError, TimeoutError):
             reasons.append("the bus does not answer")
+        trouble = await self.index.trouble()
+        if trouble is not None:
+            reasons.append(f"the index can't be written: {trouble}")
         self._health = (now, reasons)
         return reasons
 
@@ -155,7 +158,7 @@ class Gate:
             )
 
         def prepare(run_id: str) -> tuple[engine.Documents, engine.Governance]:
-            return _prepare(documents, run_id, self._base.layer(), overrides)
+            return _prepare(documents, scenario.declared, run_id, self._base.layer(), overrides)
 
         return await self.runs.begin(scenario.id, overrides, prepare, paused=request.paused)
 
@@ -258,12 +261,16 @@ class Gate:
 
 
 def _prepare(
-    documents: engine.Documents, run_id: str, base: Mapping[str, Any], overrides: Mapping[str, Any]
+    documents: engine.Documents,
+    declared: edits.Declared | None,
+    run_id: str,
+    base: Mapping[str, Any],
+    overrides: Mapping[str, Any],
 ) -> tuple[engine.Documents, engine.Governance]:
     run_config: Mapping[str, Any] = documents.run_config
     if "ticks_total" in overrides:
         try:
-            run_config = edits.with_ticks(run_config, overrides["ticks_total"], "overrides.ticks_total")
+            run_config = edits.with_ticks(run_config, overrides["ticks_total"], "overrides.ticks_total", declared)
         except edits.ImpossibleEdit as error:
             raise invalid(str(error), error.field) from error
     for name, section in (("metrics_enabled", "metrics"), ("logging_enabled", "logging")):

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import shutil
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
-from trinity_gate.database import Database
+from trinity_gate.database import Database, readable_rows
 
 MIGRATIONS: Final = (
     """
@@ -46,7 +50,13 @@ RUNNING, COMPLETED, FAULT, CANCELLED = "running", "completed", "fault", "cancell
 ACTIVE_SCENARIO: Final = "active_scenario"
 DISMISSED: Final = "dismissed_run"
 GOVERNANCE_BASE: Final = "governance_base"
+PROBE: Final = "probe"
+REBUILD: Final = "rebuild"
+"""Set while the index lacks runs that the bus may know."""
 
+
+LITTLE: Final = 4 << 20
+"""Bytes free on the disk below which it is doubtful whether anything can be written."""
 
 AUDIT_ENTRIES: Final = 200_000
 """How many writes the audit remembers at least; older ones go."""
@@ -107,6 +117,15 @@ class AuditRecord(msgspec.Struct, frozen=True):
     result: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Salvaged:
+    """What could be read of a damaged index: how many runs and audit entries, and whether the governance base was."""
+
+    runs: int
+    audit: int
+    governance: bool
+
+
 _record = msgspec.json.Decoder(RunRecord)
 _encode = msgspec.json.Encoder().encode
 
@@ -121,16 +140,7 @@ class Index:
 
     async def add(self, run: RunRecord) -> None:
         """A run that is about to be submitted."""
-        text = _encode(run).decode()
-
-        def work(db: sqlite3.Connection) -> None:
-            db.execute(
-                "INSERT INTO runs(run_id, job_id, scenario_id, state, started_at, log_state, record) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (run.run_id, run.job_id, run.scenario_id, run.state, run.started_at, run.log_state, text),
-            )
-
-        await self.database.write(work)
+        await self.database.write(lambda db: _insert(db, run))
 
     async def save(self, run: RunRecord) -> None:
         """What is known of it now."""
@@ -189,6 +199,65 @@ class Index:
         sql = "SELECT record FROM runs WHERE log_bytes > 0 ORDER BY seq DESC"
         return await self.database.read(lambda db: [_record.decode(row[0]) for row in db.execute(sql)])
 
+    # --- health ---
+
+    async def trouble(self) -> str | None:
+        """Why nothing can be written now; None where it can. It is tried where there is doubt."""
+        if self.database.trouble is None:
+            free = (await asyncio.to_thread(shutil.disk_usage, self.database.path.parent)).free
+            if free >= LITTLE:
+                return None
+        try:
+            await self.choose(PROBE, "written")
+        except sqlite3.OperationalError as error:
+            return str(error)
+        return None
+
+    # --- after damage ---
+
+    async def salvage(self, damaged: Path) -> Salvaged:
+        """Take over what can be read of an index that was set aside into this one, which is empty."""
+
+        def work(db: sqlite3.Connection) -> Salvaged:
+            runs = choices = audit = 0
+            for seq, text in readable_rows(damaged, "runs", "seq", "record"):
+                with contextlib.suppress(msgspec.DecodeError, sqlite3.Error):
+                    _insert(db, _record.decode(text), seq)
+                    runs += 1
+            for name, text in readable_rows(damaged, "choices", "name", "value"):
+                with contextlib.suppress(msgspec.DecodeError, sqlite3.Error):
+                    msgspec.json.decode(text)
+                    db.execute("INSERT INTO choices VALUES (?, ?)", (name, text))
+                    choices += name == GOVERNANCE_BASE
+            columns = "at, actor, role, action, target, detail, result"
+            for row in readable_rows(damaged, "audit", "id", columns):
+                with contextlib.suppress(msgspec.DecodeError, sqlite3.Error):
+                    _audit_record(dict(zip(("id", *columns.split(", ")), row, strict=True)))
+                    db.execute(f"INSERT INTO audit(id, {columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
+                    audit += 1
+            return Salvaged(runs, audit, bool(choices))
+
+        return await self.database.write(work)
+
+    async def job_ids(self) -> set[str]:
+        """Of all runs."""
+        return await self.database.read(lambda db: {row[0] for row in db.execute("SELECT job_id FROM runs")})
+
+    async def take_in(self, found: Sequence[RunRecord]) -> None:
+        """Add runs that were started before or between those that are here, and have nothing to look for any more; all
+        of it, or nothing. Cursors of the history change."""
+
+        def work(db: sqlite3.Connection) -> None:
+            for run in found:
+                _insert(db, run)
+            order = db.execute("SELECT run_id FROM runs ORDER BY started_at, run_id").fetchall()
+            db.execute("UPDATE runs SET seq = -seq")
+            db.executemany("UPDATE runs SET seq=? WHERE run_id=?", [(n, row[0]) for n, row in enumerate(order, 1)])
+            db.execute("UPDATE sqlite_sequence SET seq=? WHERE name='runs'", (len(order),))
+            db.execute("DELETE FROM choices WHERE name=?", (REBUILD,))
+
+        await self.database.write(work)
+
     # --- choices ---
 
     async def choice(self, name: str) -> Any:
@@ -240,14 +309,23 @@ class Index:
                 (before if before is not None else 1 << 62, limit + 1),
             ).fetchall()
             more = rows[limit - 1][0] if len(rows) > limit else None
-            return [_audit_record(row) for row in rows[:limit]], more
+            return [_audit_record(dict(row)) for row in rows[:limit]], more
 
         return await self.database.read(work)
+
+
+def _insert(db: sqlite3.Connection, run: RunRecord, seq: int | None = None) -> None:
+    values = (run.run_id, run.job_id, run.scenario_id, run.state, run.started_at, run.ended_at or None)
+    db.execute(
+        "INSERT INTO runs(seq, run_id, job_id, scenario_id, state, started_at, ended_at, log_state, log_bytes, record) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (seq, *values, run.log_state, run.log_bytes, _encode(run).decode()),
+    )
 
 
 def _only(row: sqlite3.Row | None) -> RunRecord | None:
     return None if row is None else _record.decode(row[0])
 
 
-def _audit_record(row: sqlite3.Row) -> AuditRecord:
-    return AuditRecord(**{**dict(row), "detail": msgspec.json.decode(row["detail"])})
+def _audit_record(row: Mapping[str, Any]) -> AuditRecord:
+    return AuditRecord(**{**row, "detail": msgspec.json.decode(row["detail"])})

@@ -178,6 +178,21 @@ class ScenarioPatch(Request):
     revision: Name | None = None
 
 
+class ScenarioUpdate(ScenarioPatch):
+    """4.2.3: a patch, or a whole `ScenarioDetail` with changes in it. What can't be changed is taken as long as it says
+    what is so anyway."""
+
+    id: StrictStr | None = None
+    problem: StrictStr | None = None
+    run_config_id: StrictStr | None = None
+    advanced: dict[str, Any] | None = None
+    shipped: StrictBool | None = None
+
+
+FIXED_FIELDS = frozenset(ScenarioUpdate.model_fields) - frozenset(ScenarioPatch.model_fields)
+"""Of a `ScenarioDetail`, what no request changes."""
+
+
 class CloneRequest(Request):
     """ "Save as": a new scenario with its own run config. `changes` are applied to the copy before it is stored."""
 

@@ -18,7 +18,7 @@ NAMES: Final[tuple[tuple[PillarId, str], ...]] = (
 _BY_PHASE: Final[dict[Phase, PillarState]] = {
     "queued": "warming",
     "running": "running",
-    "paused": "running",
+    "paused": "idle",  # the specification has no word for it; nothing of it works now
     "stopping": "cooling",
     "finishing": "cooling",
     "ended": "idle",

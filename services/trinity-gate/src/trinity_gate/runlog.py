@@ -157,11 +157,13 @@ def _position(entries: Sequence[Entry], index: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """A file that was built. `size` in bytes; `whole`: nothing of its source was cut or could not be read."""
+    """A file that was built. `size` in bytes; `whole`: nothing of its source was cut or could not be read; `read`: how
+    many lines the source had."""
 
     entries: int
     size: int
     whole: bool
+    read: int
 
 
 class LogFiles:
@@ -183,16 +185,20 @@ class LogFiles:
         """Where a log is put until it is built from."""
         return self._directory / f"{run_id}.new.gz"
 
-    async def build(self, run_id: str, source: Path | Sequence[Line], last: Sequence[bytes] = ()) -> Built:
-        """Make a run's file of a gzip of the engine's lines (or of lines), and the service's own words after them."""
-        return await self._in(self._writer, lambda: self._build(run_id, source, last))
+    async def build(
+        self, run_id: str, source: Path | Sequence[Line], last: Sequence[bytes] = (), heard: Sequence[Line] = ()
+    ) -> Built:
+        """Make a run's file of a gzip of the engine's lines (or of lines), those `heard` that would come after them,
+        and the service's own words."""
+        return await self._in(self._writer, lambda: self._build(run_id, source, last, heard))
 
-    def _build(self, run_id: str, source: Path | Sequence[Line], last: Sequence[bytes]) -> Built:
+    def _build(self, run_id: str, source: Path | Sequence[Line], last: Sequence[bytes], heard: Sequence[Line]) -> Built:
         draft = self._directory / f"{run_id}.new"
         draft.unlink(missing_ok=True)
         os.close(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
         reading = _Reading(self._max_bytes)
-        lines = reading.lines(source) if isinstance(source, Path) else iter(source)
+        counted = _Counted(reading.lines(source) if isinstance(source, Path) else iter(source))
+        lines = _and_then(counted, heard, last)
         with contextlib.closing(sqlite3.connect(draft, isolation_level=None)) as db:
             # It becomes the run's file only when it is whole, so nothing needs to be undone or safe before.
             db.execute("PRAGMA journal_mode=OFF")
@@ -200,7 +206,7 @@ class LogFiles:
             db.execute(_SCHEMA)
             db.execute("BEGIN")
             count = 0
-            for block in _blocks(_and_then(lines, last), reading.bad):
+            for block in _blocks(lines, reading.bad):
                 db.execute("INSERT INTO blocks VALUES (?, ?, ?, ?, ?, ?)", block)
                 count = block[0] + block[1]
             db.execute("COMMIT")
@@ -212,7 +218,26 @@ class LogFiles:
         target = self._file(run_id)
         os.replace(draft, target)
         sync_directory(self._directory)
-        return Built(count, target.stat().st_size, reading.whole)
+        return Built(count, target.stat().st_size, reading.whole, counted.count)
+
+    async def kept(self, run_id: str) -> Built | None:
+        """The run's file as it was built before; None where there is none that can be read."""
+        return await self._in(self._reader, lambda: self._kept(run_id))
+
+    def _kept(self, run_id: str) -> Built | None:
+        path = self._file(run_id)
+        if not path.exists():
+            return None
+        try:
+            with contextlib.closing(_reading(path)) as db:
+                count, end = db.execute(
+                    "SELECT coalesce(sum(count), 0), coalesce(max(first + count), 0) FROM blocks"
+                ).fetchone()
+        except sqlite3.DatabaseError as error:
+            moved = set_aside(path, path.stat().st_mtime_ns // 1_000_000)
+            log.error("the log of %s is damaged (%s): set aside as %s", run_id, error, moved.name)
+            return None
+        return Built(end, path.stat().st_size, True, count)
 
     async def page(self, run_id: str, wanted: Wanted, limit: int) -> Page:
         """Entries from `wanted.since` on. Raises `FileNotFoundError`, `LogDamaged` (the file is set aside then)."""
@@ -270,10 +295,27 @@ def _reading(path: Path) -> sqlite3.Connection:
 _Block = tuple[int, int, int, str, str, bytes]
 
 
-def _and_then(lines: Iterator[Line], last: Iterable[bytes]) -> Iterator[Line]:
+class _Counted:
+    """Lines, and how many there were."""
+
+    def __init__(self, lines: Iterator[Line]) -> None:
+        self.count = 0
+        self._lines = lines
+
+    def __iter__(self) -> Iterator[Line]:
+        for line in self._lines:
+            self.count += 1
+            yield line
+
+
+def _and_then(lines: Iterable[Line], heard: Iterable[Line], last: Iterable[bytes]) -> Iterator[Line]:
     index = -1
     for index, line in lines:
         yield index, line
+    for number, line in heard:
+        if number > index:
+            yield number, line
+            index = number
     yield from enumerate(last, start=index + 1)
 
 

@@ -36,8 +36,9 @@ from trinity_gate.entries import FAULT_EVENT, STOPPED_EVENT, iso, last_words
 from trinity_gate.errors import GateError, conflict, not_found, unavailable
 from trinity_gate.exports import Export, bundle, inputs
 from trinity_gate.hub import Hub
-from trinity_gate.index import CANCELLED, COMPLETED, DISMISSED, FAULT, RUNNING, Index, RunRecord
+from trinity_gate.index import CANCELLED, COMPLETED, DISMISSED, FAULT, REBUILD, RUNNING, Index, RunRecord
 from trinity_gate.models import Live, LogState, PillarStatus, RunStatus
+from trinity_gate.rebuilding import RUN_NAME, runs_on_the_bus
 from trinity_gate.runlog import Line, LiveLog, LogDamaged, LogFiles, Page, Wanted
 
 log = logging.getLogger(__name__)
@@ -64,6 +65,9 @@ AGAIN: Final = 5.0
 """Seconds after which the supervision of a run that failed is tried again."""
 
 TICK: Final = 0.5
+
+AT_ONCE: Final = 2
+"""Runs of an earlier life whose results are collected at the same time."""
 
 
 class Spawn(Protocol):
@@ -106,17 +110,22 @@ class Runs:
         self._by_id: dict[str, ActiveRun] = {}
         self._last: RunRecord | None = None
         self._ready = False
+        self._uncollected: list[RunRecord] = []
+        self._collecting = asyncio.Semaphore(AT_ONCE)
+        self.rebuilt: int | None = None
+        """How many runs were found on the bus for an index that had lost them; None where it had not."""
 
     # --- life ---------------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
         """Listen, and take up what the index says is not finished."""
         types = [subjects.progress(wire.TASK_TYPE), subjects.terminal(wire.TASK_TYPE)]
+        await self._complete_index()
         self._subscription = await self._client.transport.listen(types, self._hear)
         dismissed = await self._index.choice(DISMISSED)
         last = await self._index.last_run()
         self._last = None if last is None or last.run_id == dismissed else last
-        for record in await self._index.unfinished():
+        for record in [*await self._index.unfinished(), *self._uncollected]:
             run = self._take(ActiveRun(record))
             if self._last is not None and self._last.run_id == record.run_id:
                 self._last = record  # the one that changes: the state shows what became of it
@@ -127,6 +136,19 @@ class Runs:
                 log.info("run %s was under way: finding out what became of it", record.run_id)
                 self._spawn(self._guarded(run, self._recover(run)), f"recover {record.run_id}")
         self._ready = True
+
+    async def _complete_index(self) -> None:
+        """After the index was lost: take in the runs that the bus knows. What fails is tried at the next start."""
+        if not await self._index.choice(REBUILD):
+            return
+        try:
+            found = await runs_on_the_bus(self._client, JOB_TYPE, await self._index.job_ids())
+        except NexusError as error:
+            log.error("the runs that the index lacks can't be had from the bus (%s): at the next start again", error)
+            return
+        await self._index.take_in(found)
+        self._uncollected = [record for record in found if record.over and record.log_state == "disabled"]
+        self.rebuilt = len(found)
 
     async def stop_all(self, reason: str, patience: float) -> None:
         """Cancel what is under way, and wait a while for its end: the ecumene goes down with this service."""
@@ -263,7 +285,7 @@ class Runs:
             if paused:
                 params[wire.START_PAUSED] = "true"
             task = TaskDefinition(TASK_NAME, wire.TASK_TYPE, params=params, on_lost=OnLost.FAIL)  # type: ignore[arg-type]
-            definition = JobDefinition(f"run of {record.scenario_id}", JOB_TYPE, [task])
+            definition = JobDefinition(f"{RUN_NAME}{record.scenario_id}", JOB_TYPE, [task])
             await self._client.submit(definition, new_id=record.job_id)
         except (EcumeneFull, NexusError) as error:
             # Whether it was stored may be unknown: a cancel of the id ends it, whichever comes first.
@@ -592,8 +614,9 @@ class Runs:
         """Of a run that is over, whose log was not fetched before the service ended, or was lost since."""
         record = run.record
         reason = record.fault_reason or record.stop_reason or ""
-        await self._collect(run, record.state, record.ended_at, reason, wait=1.0)
-        await self._finish(run)
+        async with self._collecting:
+            await self._collect(run, record.state, record.ended_at, reason, wait=1.0)
+            await self._finish(run)
 
     async def _collect(self, run: ActiveRun, state: str, at: int, reason: str, *, wait: float) -> None:
         """Fetch what the Operative left. Whatever can't be had is recorded as missing."""
@@ -634,6 +657,13 @@ class Runs:
 
     async def _keep_log(self, run: ActiveRun, outcome: wire.Outcome | None, last: list[bytes]) -> None:
         record = run.record
+        kept = await self._files.kept(record.run_id)
+        if kept is not None:  # the service ended, or lost its index, after it had built it
+            logged = kept.read - len(last)
+            record.log_entries, record.log_bytes = kept.entries, kept.size
+            whole = outcome is not None and outcome.log is not None and logged >= outcome.log_entries
+            record.log_state = "complete" if whole else "partial"
+            return
         whole = False
         source: Path | list[Line] = run.live.lines()
         download = self._files.download(record.run_id)
@@ -646,10 +676,12 @@ class Runs:
                     log.warning("the log of run %s can't be fetched: %s", record.run_id, error)
             elif not run.started:
                 whole = True  # nobody began with it: the last words are all there is to say
-            built = await self._files.build(record.run_id, source, last)
+            built = await self._files.build(record.run_id, source, last, run.live.lines())
         finally:
             await asyncio.to_thread(download.unlink, missing_ok=True)
         record.log_entries, record.log_bytes = built.entries, built.size
+        if outcome is not None and built.read < outcome.log_entries:
+            whole = False  # there was no time for all of it: a long session that was stopped
         record.log_state = "complete" if whole and built.whole else "partial"
 
     async def _download(self, key: str, target: Path) -> None:

@@ -22,10 +22,12 @@ from trinity_gate import edits, engine, governance
 from trinity_gate.errors import DamagedFile, GateError, conflict, invalid, not_found
 from trinity_gate.files import encode_document, read_document, sync_directory, write_atomically
 from trinity_gate.models import (
+    FIXED_FIELDS,
     SCENARIO_ID,
     AdvancedView,
     CloneRequest,
     CoreParams,
+    CoreParamsPatch,
     EdgeView,
     GovernanceSnapshot,
     NodeView,
@@ -40,6 +42,9 @@ log = logging.getLogger(__name__)
 
 REGISTRY: Final = Path("scenarios") / "registry.json"
 CONFIGS: Final = Path("configs")
+
+DECLARED: Final = "declared_windows"
+"""In an entry of the registry whose ticks were changed: `edits.Declared`."""
 
 MAX_SCENARIOS = 1_000
 
@@ -65,6 +70,12 @@ class Scenario:
     def id(self) -> str:
         """As the registry has it."""
         return str(self.entry["scenario_id"])
+
+    @property
+    def declared(self) -> edits.Declared | None:
+        """Its windows before the ticks were changed; None where they never were, or by hand."""
+        kept = self.entry.get(DECLARED)
+        return None if kept is None or self.documents is None else edits.declared(self.documents.run_config, kept)
 
     def summary(self) -> ScenarioSummary:
         """For lists."""
@@ -225,8 +236,10 @@ class Scenarios:
         async with self._lock:
             scenario = self.get(scenario_id)
             _same_revision(scenario, patch)
+            await self._leaves_fixed(scenario_id, patch)
             changed = await asyncio.to_thread(self._patched, scenario, dict(scenario.entry), patch)
-            await self._commit(changed)
+            if changed.revision != scenario.revision:
+                await self._commit(changed)
             return await self.detail(scenario_id)
 
     async def clone(self, scenario_id: str, request: CloneRequest) -> ScenarioDetail:
@@ -245,26 +258,40 @@ class Scenarios:
             await self._commit(changed)
             return await self.detail(request.id)
 
+    async def _leaves_fixed(self, scenario_id: str, patch: ScenarioPatch) -> None:
+        """Raises 422 where it would change what can't be changed."""
+        said = patch.model_fields_set & FIXED_FIELDS
+        if not said:
+            return
+        there = (await self.detail(scenario_id)).model_dump(mode="json")
+        wrong = [name for name in sorted(said) if getattr(patch, name) != there[name]]
+        if wrong:
+            raise invalid(f"{wrong[0]} can't be changed: leave it out, or as it was read", wrong[0])
+
     def _patched(
         self, scenario: Scenario, entry: dict[str, Any], patch: ScenarioPatch, always: bool = False
     ) -> Scenario:
         """The scenario after the patch, checked as a run of it would be. Nothing is written. Raises 422."""
         if scenario.documents is None:
             raise invalid(f"scenario {scenario.id!r} can't be edited: {scenario.problem}")
+        shown = scenario.summary()
         for name in ("name", "description", "tags", "runtime_hint", "pillars"):
             value = getattr(patch, name)
-            if value is not None:
+            if value is not None and (always or value != getattr(shown, name)):
                 entry[name] = value
         try:
-            run_config = _edited(scenario.documents, patch)
+            run_config = _edited(scenario.documents, patch, scenario.declared)
         except edits.ImpossibleEdit as error:
             raise invalid(str(error), error.field) from error
         old = scenario.documents
+        _keep_declared(entry, old.run_config, run_config)
         documents = engine.Documents(run_config, old.topology, old.profile, old.pfna)
         try:
             engine.check(_checked(documents, self.base()))
         except engine.Refused as error:
             raise invalid(f"the scenario could not be started any more: {error}", "core_params") from error
+        if not always and run_config == old.run_config and entry == scenario.entry:
+            return scenario
         entry["edited"] = True
         if always or run_config != old.run_config:
             entry["run_config_path"] = f"../{CONFIGS}/{self._new_name(str(entry['scenario_id']))}"
@@ -305,12 +332,20 @@ def _same_revision(scenario: Scenario, patch: ScenarioPatch) -> None:
         raise conflict("revision_mismatch", f"scenario {scenario.id!r} was changed meanwhile: read it again")
 
 
-def _edited(documents: engine.Documents, patch: ScenarioPatch) -> dict[str, Any]:
+def _keep_declared(entry: dict[str, Any], old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    """Have the entry remember the windows as they were declared, while others than those are in force."""
+    first = edits.declared(old, entry.get(DECLARED))
+    entry.pop(DECLARED, None)
+    if first != edits.declared(new):
+        entry[DECLARED] = first.document()
+
+
+def _edited(documents: engine.Documents, patch: ScenarioPatch, declared: edits.Declared | None) -> dict[str, Any]:
     found = dict(documents.run_config)
-    core = patch.core_params
+    core = _changes(patch.core_params, _core(found))
     if core is not None:
         if core.ticks_total is not None:
-            found = edits.with_ticks(found, core.ticks_total, "core_params.ticks_total")
+            found = edits.with_ticks(found, core.ticks_total, "core_params.ticks_total", declared)
         if core.primary_window_id is not None:
             windows = [str(window.get("window_id")) for window in found.get("windows") or ()]
             if core.primary_window_id not in windows:
@@ -331,16 +366,22 @@ def _edited(documents: engine.Documents, patch: ScenarioPatch) -> dict[str, Any]
                     "this scenario has no PFNA document that could be enabled", "core_params.enable_pfna"
                 )
             found["enable_pfna"] = core.enable_pfna
-    if "governance_preset" in patch.model_fields_set:
-        name = patch.governance_preset
+    name = patch.governance_preset
+    if "governance_preset" in patch.model_fields_set and name != governance.preset_of(_own_layer(found)):
         if name is not None and name not in governance.PRESETS:
-            if name != governance.CUSTOM or governance.preset_of(_own_layer(found)) != governance.CUSTOM:
-                raise edits.ImpossibleEdit(
-                    f"no preset {name!r}; there are: {', '.join(governance.PRESETS)}", "governance_preset"
-                )
-        else:
-            found["governance"] = governance.with_preset(_own_layer(found), name)
+            raise edits.ImpossibleEdit(
+                f"no preset {name!r}; there are: {', '.join(governance.PRESETS)}", "governance_preset"
+            )
+        found["governance"] = governance.with_preset(_own_layer(found), name)
     return found
+
+
+def _changes(patch: CoreParamsPatch | None, now: CoreParams | None) -> CoreParamsPatch | None:
+    """What of it isn't so already."""
+    if patch is None or now is None:
+        return patch
+    wanted = patch.model_dump(exclude_none=True)
+    return CoreParamsPatch(**{name: value for name, value in wanted.items() if value != getattr(now, name)})
 
 
 def _checked(documents: engine.Documents, base: Mapping[str, Any]) -> engine.Documents:

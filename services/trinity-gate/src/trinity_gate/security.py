@@ -53,6 +53,9 @@ SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 CALLER: Final = "trinity_gate.caller"
 """Where in the scope the caller is found; None where a token is needed and missing."""
 
+HEAD: Final = "trinity_gate.head"
+"""In the scope of a GET that was a HEAD: its body need not be made."""
+
 PROTOCOL: Final = "trinity-gate"
 _TOKEN_PROTOCOL: Final = "bearer."
 _ENCODED_TOKEN_PROTOCOL: Final = "bearer64."
@@ -81,14 +84,21 @@ class Gatekeeper:
             await self._app(scope, receive, send)
             return
         http = scope["type"] == "http"
-        counted = self._counted(send) if http else send
+        counted = self._counted(send) if http else _guarded(send)
         try:
             self._check(scope)
             if http and scope["method"] not in SAFE_METHODS:
                 receive = await self._whole_body(scope, receive)
+            elif http and scope["method"] == "HEAD":
+                # Answered as the GET it stands for, whose body the server leaves out (RFC 9110, 9.3.2).
+                scope = {**scope, "method": "GET", HEAD: True}
+                counted = _without_body(counted)
         except _Denied as denied:
             log.info("%s %s denied: %s", scope.get("method", "WebSocket"), one_line(scope["path"][:200]), denied)
-            await (_answer if http else _deny_websocket)(denied, receive, counted)
+            if http:
+                await _answer(denied, counted)
+            else:
+                await _deny_websocket(denied, scope, receive, counted)
             return
         await self._app(scope, receive, counted)
 
@@ -154,8 +164,10 @@ class Gatekeeper:
                         break
         except TimeoutError:
             raise _Denied(408, "too_slow", f"the body did not come within {BODY_TIMEOUT:g} s") from None
-        if body and _media_type(_one(scope["headers"], b"content-type")) != "application/json":
-            raise _Denied(415, "not_json", "expected Content-Type: application/json")
+        if body:
+            if _media_type(_one(scope["headers"], b"content-type")) != "application/json":
+                raise _Denied(415, "not_json", "expected Content-Type: application/json")
+            _check_json(bytes(body))
         return _replay({"type": "http.request", "body": bytes(body), "more_body": False}, receive)
 
     # --- answers ---
@@ -242,6 +254,58 @@ async def _too_large(receive: Receive) -> _Denied:
     return _Denied(413, "too_large", f"a body has at most {MAX_BODY} bytes")
 
 
+def _check_json(body: bytes) -> None:
+    """JSON as everybody reads it (RFC 8259): UTF-8, no key of an object twice, of which each reader takes another one.
+
+    Raises `_Denied`.
+    """
+    try:
+        json.loads(body.decode("utf-8-sig"), object_pairs_hook=_once)
+    except _Twice as error:
+        raise _Denied(400, "bad_json", f"the body has the key {error.args[0][:100]!r} twice in one object") from None
+    except UnicodeDecodeError:
+        raise _Denied(400, "bad_json", "the body is not UTF-8") from None
+    except RecursionError:
+        raise _Denied(400, "bad_json", "the body is nested too deeply") from None
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}"
+        raise _Denied(400, "bad_json", f"the body is not JSON: {error.msg} at {where}") from None
+    except ValueError:  # thousands of digits
+        raise _Denied(400, "bad_json", "the body has a number that is too long") from None
+
+
+class _Twice(Exception):
+    """The key."""
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        raise _Twice(next(name for name in found if names.count(name) > 1))
+    return found
+
+
+def _guarded(send: Send) -> Send:
+    """With the security headers where a WebSocket is refused."""
+
+    async def guarded(message: Message) -> None:
+        if message["type"] == "websocket.http.response.start":
+            message = {**message, "headers": [*message.get("headers", ()), *HEADERS]}
+        await send(message)
+
+    return guarded
+
+
+def _without_body(send: Send) -> Send:
+    async def head_only(message: Message) -> None:
+        if message["type"] == "http.response.body":
+            message = {**message, "body": b""}
+        await send(message)
+
+    return head_only
+
+
 def _replay(first: Message, rest: Receive | None = None) -> Receive:
     waiting = [first]
 
@@ -253,7 +317,7 @@ def _replay(first: Message, rest: Receive | None = None) -> Receive:
     return receive
 
 
-async def _answer(denied: _Denied, receive: Receive, send: Send) -> None:
+async def _answer(denied: _Denied, send: Send) -> None:
     body = json.dumps({"error": {"code": denied.code, "message": str(denied), "field": None}}).encode()
     headers: list[tuple[bytes, bytes]] = [
         (b"content-type", b"application/json"),
@@ -267,10 +331,17 @@ async def _answer(denied: _Denied, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-async def _deny_websocket(denied: _Denied, receive: Receive, send: Send) -> None:
-    """Before it is accepted: the server answers 403."""
+async def _deny_websocket(denied: _Denied, scope: Scope, receive: Receive, send: Send) -> None:
+    """Before it is accepted it is an HTTP request, and answered as one."""
     await receive()
-    await send({"type": "websocket.close", "code": 1008, "reason": denied.code})
+    if "websocket.http.response" not in scope.get("extensions", {}):
+        await send({"type": "websocket.close", "code": 1008, "reason": denied.code})
+        return
+
+    async def as_websocket(message: Message) -> None:
+        await send({**message, "type": f"websocket.{message['type']}"})
+
+    await _answer(denied, as_websocket)
 
 
 def caller_in(scope: Any) -> Caller | None:

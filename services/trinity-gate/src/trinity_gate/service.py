@@ -14,11 +14,12 @@ import sys
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from gbe_ecumene.local import LocalEcumene
 from gbe_nexus import Transport, connect, now_ms
@@ -31,7 +32,7 @@ from trinity_gate.base import GovernanceBase
 from trinity_gate.errors import DamagedFile
 from trinity_gate.gate import Gate
 from trinity_gate.hub import Hub
-from trinity_gate.index import Index
+from trinity_gate.index import REBUILD, Index
 from trinity_gate.runlog import LogFiles
 from trinity_gate.runs import Runs, RunSettings
 from trinity_gate.scenarios import Scenarios
@@ -59,7 +60,8 @@ GRACEFUL = 3
 
 
 class GateService(Role):
-    """The Operator Service. With `nats_url` it joins that ecumene, else it brings one along and takes it down again."""
+    """The Operator Service. With `nats_url` or `connection_file` it joins that ecumene, else it brings one along and takes
+    it down again."""
 
     name: ClassVar[str] = "trinity-gate"
 
@@ -110,7 +112,7 @@ class GateService(Role):
 
     async def _bus(self) -> Transport:
         settings = self._settings
-        if settings.nats_url:
+        if settings.nats_url or settings.connection_file:
             transport = await connect_bus(settings, name=self.name)
         else:
             self.ecumene = ecumene = LocalEcumene(
@@ -125,7 +127,8 @@ class GateService(Role):
 
     async def _store(self) -> _Store:
         """Everything that is in the data directory. Raises `ConfigurationError`."""
-        index = await self._index()
+        used = (self._data / "logs").exists()
+        index = await self._index(used=used)
         files = LogFiles(self._data / "logs")
         await asyncio.to_thread(files.prepare)
         self.on_stop(files.close)
@@ -164,22 +167,33 @@ class GateService(Role):
             temporary=store.temporary,
         )
         await gate.start()
+        if runs.rebuilt is not None:
+            _say(f"{runs.rebuilt} runs were found on the bus and taken into the index")
         return gate
 
-    async def _index(self) -> Index:
+    async def _index(self, *, used: bool) -> Index:
+        """`used`: the directory is not a new one, so an index that begins anew has lost something."""
         index = Index(self._data / "gate.sqlite")
         self.on_stop(index.database.close)
         try:
             await index.database.open(now_ms())
         except DamagedFile as error:
             raise ConfigurationError(str(error)) from error
-        if index.database.set_aside is not None:
-            print(
-                f"trinity-gate: the index was damaged; it is set aside as {index.database.set_aside}, "
-                "and the history begins anew",
-                file=sys.stderr,
-                flush=True,
-            )
+        aside = index.database.set_aside
+        if not (index.database.begun and used):
+            return index
+        await index.choose(REBUILD, True)
+        governance = False
+        if aside is None:
+            text = "the index is missing and begins anew"
+        else:
+            found = await index.salvage(aside)
+            text = f"the index was damaged and is set aside as {aside.name}"
+            text += f"; read from it: {found.runs} runs, {found.audit} entries of the audit"
+            governance = found.governance
+        if not governance:
+            text += "; the governance base and the active scenario are those of a first start: look at them"
+        _say(text)
         return index
 
     async def _serve(self, app: ASGIApp, listener: socket.socket) -> None:
@@ -187,10 +201,11 @@ class GateService(Role):
             app,
             http=_Protocol,  # of h11: httptools would take a head of any size
             h11_max_incomplete_event_size=MAX_HEAD,
-            ws="websockets-sansio",
+            ws=_WebSocketProtocol,
             ws_max_size=64 * 1024,
             lifespan="off",
             log_config=None,
+            log_level="warning",  # below that it logs addresses with their query
             access_log=False,
             server_header=False,
             timeout_keep_alive=30,
@@ -242,6 +257,15 @@ class _Protocol(H11Protocol):
         self.transport.close()
 
 
+class _WebSocketProtocol(WebSocketsSansIOProtocol):
+    """One that is refused by an HTTP response was answered: uvicorn 0.54 takes it for a fault and logs each as one."""
+
+    async def send(self, message: Any) -> None:
+        await super().send(message)
+        if message["type"] == "websocket.http.response.body" and not message.get("more_body", False):
+            self.handshake_complete = True
+
+
 class _Server(uvicorn.Server):
     """Signals are the role's."""
 
@@ -263,6 +287,11 @@ class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+
+def _say(text: str) -> None:
+    """What whoever started it has to know, beside the log."""
+    print(f"trinity-gate: {text}", file=sys.stderr, flush=True)
 
 
 def _load_app() -> Callable[..., ASGIApp]:

@@ -16,7 +16,7 @@ Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 
 
 class GateSettings(BusSettings, frozen=True, kw_only=True):
-    """Without `nats_url` the service brings its own ecumene along."""
+    """Without `nats_url` or `connection_file` the service brings its own ecumene along."""
 
     section: ClassVar[str] = "gate"
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import re
 from typing import Annotated, Any, Final
 
-from fastapi import Depends, Query
+from fastapi import Depends, Query, Request
+from pydantic import BeforeValidator
 from starlette.requests import HTTPConnection
 
 from trinity_gate.errors import GateError, invalid
@@ -31,16 +34,58 @@ def caller_with(connection: HTTPConnection, needed: Role) -> Caller:
     return caller
 
 
-async def _observer(connection: HTTPConnection) -> Caller:
-    return caller_with(connection, Role.OBSERVER)
+async def _observer(request: Request) -> Caller:
+    return await _admitted(request, Role.OBSERVER)
 
 
-async def _operator(connection: HTTPConnection) -> Caller:
-    return caller_with(connection, Role.OPERATOR)
+async def _operator(request: Request) -> Caller:
+    return await _admitted(request, Role.OPERATOR)
 
 
-async def _overseer(connection: HTTPConnection) -> Caller:
-    return caller_with(connection, Role.OVERSEER)
+async def _overseer(request: Request) -> Caller:
+    return await _admitted(request, Role.OVERSEER)
+
+
+async def _admitted(request: Request, needed: Role) -> Caller:
+    """The caller, when it may do this and asks for nothing that this route doesn't know. Raises 401, 403, 422."""
+    caller = caller_with(request, needed)
+    await only_known(request)
+    return caller
+
+
+async def only_known(request: Request) -> None:
+    """What a route doesn't know is refused, in the query as in the body: nobody is to believe that it was heeded.
+    Raises 422."""
+    known_query(request)
+    if request.method != "POST" or request.scope["route"].body_field is not None:
+        return  # the body's own model refuses what it doesn't know
+    body = await request.body()
+    document = json.loads(body) if body else None  # the gatekeeper has seen that it is JSON
+    if document not in (None, {}):
+        field = next(iter(document)) if isinstance(document, dict) else None
+        raise invalid("this takes no fields in a body", field)
+
+
+def known_query(connection: HTTPConnection) -> None:
+    """Raises 422 where the query has a name that the route doesn't, or one twice."""
+    if not connection.scope.get("query_string"):
+        return
+    known = {field.alias for field in connection.scope["route"].dependant.query_params}
+    seen: set[str] = set()
+    for name, _ in connection.query_params.multi_items():
+        if name not in known:
+            there = f"; there are: {', '.join(sorted(known))}" if known else ", and none at all here"
+            raise invalid(f"there is no query parameter {name[:100]!r}{there}", name[:100])
+        if name in seen:
+            raise invalid(f"the query has {name} twice", name)
+        seen.add(name)
+
+
+def _plain_number(value: Any) -> Any:
+    """Of a query: digits and nothing else, not all that Python takes for a number (`+1`, `1_0`)."""
+    if isinstance(value, str) and not re.fullmatch(r"-?[0-9]+", value):
+        raise ValueError("expected a number in digits")
+    return value
 
 
 TheGate = Annotated[Gate, Depends(the_gate)]
@@ -48,7 +93,7 @@ Observer = Annotated[Caller, Depends(_observer)]
 Operator = Annotated[Caller, Depends(_operator)]
 Overseer = Annotated[Caller, Depends(_overseer)]
 
-Limit = Annotated[int, Query(ge=1, le=1000, description="Entries at most")]
+Limit = Annotated[int, BeforeValidator(_plain_number), Query(ge=1, le=1000, description="Entries at most")]
 Cursor = Annotated[str | None, Query(max_length=20, description="What `X-Next-Cursor` said")]
 
 NEXT_CURSOR: Final = "X-Next-Cursor"
@@ -72,6 +117,9 @@ ERRORS: Final[dict[int | str, dict[str, Any]]] = {
     status: {"model": ErrorResponse, "description": text} for status, text in _TEXTS.items()
 }
 """Every error has this shape, on every route."""
+
+KNOWN: Final = [Depends(only_known)]
+"""For a route that asks for no role (the roles' dependencies see to it themselves)."""
 
 PAGED: Final[dict[int | str, dict[str, Any]]] = {
     200: {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query, Request, Response
 from starlette.responses import StreamingResponse
 
 from trinity_gate.active import run_status
@@ -20,6 +20,7 @@ from trinity_gate.models import (
     RunDetail,
     RunResult,
 )
+from trinity_gate.security import HEAD
 
 router = APIRouter()
 
@@ -52,7 +53,7 @@ async def get_history(gate: TheGate, caller: Observer, run_id: str) -> RunDetail
     response_class=StreamingResponse,
     responses={200: {"content": {"application/zip": {"schema": {"type": "string", "format": "binary"}}}}},
 )
-async def export_run(gate: TheGate, caller: Observer, run_id: str) -> StreamingResponse:
+async def export_run(gate: TheGate, caller: Observer, run_id: str, request: Request) -> Response:
     """Everything the session left, as a zip that `gbe-aether verify` checks; where it left nothing (its Operative
     died), a zip of the run, its log and its inputs."""
     found = await gate.export(run_id)
@@ -61,6 +62,8 @@ async def export_run(gate: TheGate, caller: Observer, run_id: str) -> StreamingR
         "content-length": str(found.size),
         "cache-control": "no-store",
     }
+    if request.scope.get(HEAD):
+        return Response(headers=headers, media_type="application/zip")
     return StreamingResponse(found.chunks, headers=headers, media_type="application/zip")
 
 
@@ -73,7 +76,7 @@ async def compare_runs(
     caller: Observer,
     baseline: RunId,
     candidate: RunId,
-    max_diffs: Annotated[int, Query(ge=1, le=1000)] = 100,
+    max_diffs: Limit = 100,
 ) -> Comparison:
     """Where the session snapshots of two runs differ."""
     return await compare(gate.runs, gate.temporary, baseline, candidate, max_diffs)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final
 
 from fastapi import APIRouter, Query, WebSocket
 
@@ -105,7 +105,7 @@ async def stream_logs(
     since: str | None = None,
     level: str | None = None,
     event_type: str | None = None,
-    batch: Literal["true", "false"] = "false",
+    batch: str = "false",
 ) -> None:
     """Log entries as they come, one per message (or arrays of them, `batch=true`)."""
     gate: Gate = socket.app.state.gate
@@ -113,6 +113,8 @@ async def stream_logs(
         return
     try:
         wanted = wanted_of(since, level, event_type)
+        if batch not in ("true", "false"):
+            raise invalid("expected true or false", "batch")
         await gate.runs.record(run_id)
     except GateError as error:
         await socket.close(4000 + error.status, error.code)

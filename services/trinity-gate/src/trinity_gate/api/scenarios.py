@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from trinity_gate.api.common import Observer, Operator, Overseer, TheGate
-from trinity_gate.models import CloneRequest, ScenarioDetail, ScenarioPatch, ScenarioSummary
+from trinity_gate.models import FIXED_FIELDS, CloneRequest, ScenarioDetail, ScenarioSummary, ScenarioUpdate
 
 router = APIRouter(prefix="/scenarios")
 
@@ -23,9 +23,9 @@ async def get_scenario(gate: TheGate, caller: Observer, id: str) -> ScenarioDeta
 
 
 @router.post("/{id}", response_model=ScenarioDetail)
-async def update_scenario(gate: TheGate, caller: Overseer, id: str, patch: ScenarioPatch) -> ScenarioDetail:
+async def update_scenario(gate: TheGate, caller: Overseer, id: str, patch: ScenarioUpdate) -> ScenarioDetail:
     """Change it: all of the patch, or nothing."""
-    detail = patch.model_dump(exclude_unset=True)
+    detail = patch.model_dump(exclude_unset=True, exclude=set(FIXED_FIELDS))
     found = await gate.audited(caller, "scenario.update", id, detail, lambda: gate.scenarios.update(id, patch))
     gate.hub.changed("scenarios")
     return found

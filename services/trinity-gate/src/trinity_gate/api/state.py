@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from fastapi import APIRouter, Response, WebSocket, WebSocketDisconnect
 
-from trinity_gate.api.common import Observer, Operator, TheGate, caller_with
+from trinity_gate.api.common import KNOWN, Observer, Operator, TheGate, caller_with, known_query
 from trinity_gate.errors import GateError
 from trinity_gate.gate import Gate
 from trinity_gate.models import Health, Role, StateResponse, WhoAmI
@@ -49,7 +49,7 @@ async def who_am_i(caller: Observer) -> WhoAmI:
     return WhoAmI(name=caller.name, role=Role(caller.role), token_required=caller is not LOCAL)
 
 
-@router.get("/health", response_model=Health)
+@router.get("/health", response_model=Health, dependencies=KNOWN)
 async def get_health(gate: TheGate) -> Health:
     """Whether the service answers (it does), and whether it can start runs."""
     return await gate.health(VERSION)
@@ -100,11 +100,13 @@ async def stream_state(socket: WebSocket) -> None:
 
 
 async def admitted(socket: WebSocket) -> bool:
-    """Accept it, and close it again where the caller may not look on: before that, a browser is told nothing."""
+    """Accept it, and close it again where the caller may not look on, or asks for what there isn't: before that, a
+    browser is told nothing."""
     offered = socket.scope.get("subprotocols", ())
     await socket.accept(subprotocol=PROTOCOL if PROTOCOL in offered else None)
     try:
         caller_with(socket, Role.OBSERVER)
+        known_query(socket)
     except GateError as error:
         await socket.close(4000 + error.status, error.code)
         return False
