@@ -4,7 +4,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from playwright.async_api import Browser, Route, expect
+from playwright.async_api import Browser, Route, WebSocketRoute, expect
 
 from tests.browser.gate import Gate
 from tests.browser.surface import Surface
@@ -65,6 +65,21 @@ async def test_what_can_not_be_read_at_first_is_read_again(surface: Surface) -> 
 async def test_a_state_that_was_read_is_not_shown_over_a_newer_one(surface: Surface) -> None:
     """A slow answer says running; meanwhile the stream said that it is over, and says nothing more."""
     page = surface.page
+
+    def silent_at_the_end(socket: WebSocketRoute) -> None:
+        """What is heard after the end, while results come in, would set it right again."""
+        service = socket.connect_to_server()
+        ended = False
+
+        def tell(message: str | bytes) -> None:
+            nonlocal ended
+            if not ended:
+                socket.send(message)
+            ended = ended or b'"cancelled"' in (message.encode() if isinstance(message, str) else message)
+
+        service.on_message(tell)
+
+    await page.route_web_socket("**/stream", silent_at_the_end)
     await surface.open()
     await surface.start("pulse-100", 5_000_000)
     await surface.expect_controls(pause=True, step=False, stop=True)
@@ -83,9 +98,9 @@ async def test_a_state_that_was_read_is_not_shown_over_a_newer_one(surface: Surf
     run = (await surface.api("GET", "/state"))["run"]
     await surface.api("POST", f"/runs/{run['run_id']}/stop")
     await expect(surface.pill).to_have_text("Idle")
-    over.set()
+    async with page.expect_event("requestfinished", lambda request: request.url.endswith("/state")):
+        over.set()
     await surface.expect_controls(start=True)
-    await surface.quiet()
     await expect(surface.pill).to_have_text("Idle")
 
 

@@ -1,5 +1,7 @@
 """History & Exports: filters, pages, comparing two runs, deep links."""
 
+import re
+
 import pytest
 from playwright.async_api import Route, expect
 
@@ -68,6 +70,13 @@ async def test_filters_pages_and_a_comparison(surface: Surface) -> None:
     await expect(side).to_contain_text("Comparison")
     await panel.locator(f'tr[data-run="{second}"] .when').click()
     await expect(side.locator(".card-title")).to_have_text(second)
+
+    # What can't be compared leaves it in view.
+    await surface.refuse("**/compare?*", 409, "not_comparable", times=1)
+    await compare.click()
+    await expect(surface.toast("The runs could not be compared")).to_contain_text("not_comparable · 409")
+    await expect(side.locator(".card-title")).to_have_text(second)
+    await expect(page).to_have_url(re.compile(f"#/history/{second}$"))
 
 
 async def test_a_link_to_a_run_and_one_to_nothing(surface: Surface) -> None:

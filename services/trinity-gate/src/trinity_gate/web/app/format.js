@@ -96,6 +96,11 @@ export function bytes(value) {
   return `${unit ? value.toFixed(1) : value} ${units[unit]}`;
 }
 
+/** A text that somebody else wrote, within one of ours: its directional marks end with it (UAX #9, isolates). */
+export function isolated(text) {
+  return `\u2068${text}\u2069`;
+}
+
 /** A long id by its end, which is what tells two apart. */
 export function brief(id) {
   return id.length <= 16 ? id : `…${id.slice(-8)}`;

@@ -79,7 +79,8 @@ function announceState() {
     const now = run ? `${run.run_id}: ${last ?? text}` : "no run";
     if (now !== said) {
       if (said !== null) {
-        part("announcer").textContent = now;
+        // By its scenario: an id of thirty characters is nothing to listen to.
+        part("announcer").textContent = run ? `Run of ${run.scenario_id}: ${last ?? text}` : "No run";
         own.record(run?.state === "fault" ? "ERROR" : "INFO", now, "state");
       }
       said = now;

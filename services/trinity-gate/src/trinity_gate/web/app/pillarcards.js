@@ -49,12 +49,14 @@ export class PillarCards {
     );
   }
 
-  /** Show `PillarStatus[]`. `paused`: what is said to run waits. */
+  /** Show `PillarStatus[]`. `paused`: what is said to be idle only waits. */
   show(pillars, { paused = false } = {}) {
     for (const pillar of pillars) {
       const card = this.#cards.get(pillar.pillar_id);
       if (!card) continue;
-      const status = paused && pillar.status === "running" ? "paused" : pillar.status;
+      // The service has no word for it; a pillar that governance leaves out is idle all the same.
+      const leftOut = pillar.pillar_id === "codex" && pillar.governance_mode === "OFF";
+      const status = paused && pillar.status === "idle" && !leftOut ? "paused" : pillar.status;
       card.element.dataset.status = status;
       setText(card.name, pillar.name);
       setText(card.status, status);

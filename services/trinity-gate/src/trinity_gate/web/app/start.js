@@ -2,6 +2,7 @@
 
 import { el } from "./dom.js";
 import { openDialog } from "./dialog.js";
+import { isolated } from "./format.js";
 import { failAt, field, numberOf, refill, select, toggle } from "./fields.js";
 
 const AS_IS = [
@@ -15,7 +16,7 @@ export async function startWithOptions({ surface, api, toasts }) {
   const { store } = surface;
   const scenario = field(
     "Scenario",
-    select(store.get("scenarios").map(({ id, name }) => [id, name === id ? id : `${name} (${id})`])),
+    select(store.get("scenarios").map(({ id, name }) => [id, name === id ? id : `${isolated(name)} (${id})`])),
     { wide: true },
   );
   scenario.input.value = store.get("scenario")?.id ?? openScenario(store) ?? store.get("scenarios")[0]?.id ?? "";

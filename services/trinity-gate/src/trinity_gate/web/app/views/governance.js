@@ -318,6 +318,7 @@ export class Governance {
   }
 
   async #copy() {
+    if (!this.#base) return;
     try {
       await navigator.clipboard.writeText(this.#base.policy_set_hash);
       this.#ctx.toasts.info("The hash is copied");

@@ -294,7 +294,8 @@ export class History {
     );
     const collecting = run.state !== "running" && log.state === "live";
     download.disabled = !bundle.available || collecting;
-    if (collecting) download.title = "The results are still being collected";
+    if (run.state === "running") download.title = "There is one when the run is over";
+    else if (collecting) download.title = "The results are still being collected";
     else if (!bundle.available) download.title = "There is nothing to export";
     else download.title = "Download the run's results, logs and snapshot as a zip";
     const logs = button("Logs", { icon: "logs", on: { click: () => this.#ctx.router.go("logs", id) } });
@@ -307,14 +308,21 @@ export class History {
         logs,
         download,
       ),
-      collecting && el(
+      (collecting || run.state === "running") && el(
         "div",
         { class: "banner", data: { kind: "info" }, role: "status" },
         icon("info"),
         el(
           "div",
           { class: "banner-text" },
-          el("span", { text: "The run is over; its results are still being collected." }),
+          el(
+            "span",
+            {
+              text: collecting
+                ? "The run is over; its results are still being collected."
+                : "The run is under way; the dashboard follows it.",
+            },
+          ),
         ),
       ),
       run.fault_reason && el(
@@ -407,15 +415,16 @@ export class History {
     // The older one is the baseline: the list is newest first.
     const [candidate, baseline] = this.#entries.map(({ run_id: id }) => id).filter((id) => this.#chosen.has(id));
     if (!baseline || this.#comparing) return;
-    this.#open = "";
-    this.#ctx.router.note("");
-    for (const row of this.#body.children) row.removeAttribute("aria-current");
+    const open = this.#open;
     this.#comparing = true;
     this.#compare.setAttribute("aria-busy", "true");
     this.#drawCompare();
     try {
       const { equal, differences, truncated, ...runs } = await this.#ctx.api.compare(baseline, candidate);
-      if (this.#open) return; // another run was chosen meanwhile
+      if (this.#open !== open || !this.#visible) return; // something else was chosen meanwhile
+      this.#open = "";
+      this.#ctx.router.note("");
+      for (const row of this.#body.children) row.removeAttribute("aria-current");
       const number = `${count(differences.length)} ${differences.length === 1 ? "difference" : "differences"}`;
       const rows = differences.map(({ path, baseline: before, candidate: after }) => el(
         "tr",
