@@ -66,6 +66,8 @@ AGAIN: Final = 5.0
 
 TICK: Final = 0.5
 
+AWAY: Final = "the bus is not reachable now"
+
 AT_ONCE: Final = 2
 """Runs of an earlier life whose results are collected at the same time."""
 
@@ -535,7 +537,13 @@ class Runs:
             if not self._client.transport.connected or "server" in view.waiting:
                 # Nothing can be heard now, and that says nothing about the run.
                 blind_until, waits_since = now, None
+                if run.note is None:
+                    run.note = AWAY
+                    self._changed(run)
                 continue
+            if run.note == AWAY:
+                run.note = None
+                self._changed(run)
             missing = [text for what, text in view.waiting.items() if what != "server"]
             if missing and not run.started:
                 waits_since = now if waits_since is None else waits_since

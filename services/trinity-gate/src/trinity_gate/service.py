@@ -60,8 +60,8 @@ GRACEFUL = 3
 
 
 class GateService(Role):
-    """The Operator Service. With `nats_url` or `connection_file` it joins that ecumene, else it brings one along and takes
-    it down again."""
+    """The Operator Service. With `nats_url` or `connection_file` it joins that ecumene, else it brings one along and
+    takes it down again."""
 
     name: ClassVar[str] = "trinity-gate"
 
