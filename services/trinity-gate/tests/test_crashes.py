@@ -76,6 +76,7 @@ async def test_the_service_is_killed_and_its_run_goes_on_elsewhere(site: Site, t
         assert (await gate.end(run_id))["state"] == "completed"
         # Who cancels the job on the bus cancels the run; and while there is no bus, the run says so.
         run_id = await gate.paused()
+        assert isinstance(site.server, EmbeddedServer)
         await site.server.kill()
         noted = await gate.until(run_id, lambda status: status["note"] is not None)
         assert (noted["state"], noted["note"]) == ("running", "the bus is not reachable now")

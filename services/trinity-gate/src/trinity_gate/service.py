@@ -127,6 +127,14 @@ class GateService(Role):
 
     async def _store(self) -> _Store:
         """Everything that is in the data directory. Raises `ConfigurationError`."""
+        try:
+            return await self._open_store()
+        except OSError as error:  # not its owner's, read-only, full
+            raise ConfigurationError(
+                f"--data {self._data}: {error.filename or 'its files'} can't be used: {error.strerror or error}"
+            ) from error
+
+    async def _open_store(self) -> _Store:
         used = (self._data / "logs").exists()
         index = await self._index(used=used)
         files = LogFiles(self._data / "logs")
