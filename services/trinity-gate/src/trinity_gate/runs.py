@@ -229,6 +229,8 @@ class Runs:
         """The state of its log, and how many entries it is known to have. Raises 404."""
         record = await self.record(run_id)
         run = self._by_id.get(run_id)
+        if run is not None and not run.replaced and record.log_state in ("complete", "partial"):
+            return "live", run.live.total  # it is being made
         entries = record.log_entries if run is None or run.replaced else run.live.total
         return record.log_state, entries  # type: ignore[return-value] # written here only
 
