@@ -364,7 +364,7 @@ async def _exportable(gate: GateProcess, runs: list[str]) -> None:
 
 
 @pytest.mark.server
-@pytest.mark.parametrize("damage", ["torn", "gone"])
+@pytest.mark.parametrize("damage", ["torn", pytest.param("gone", marks=pytest.mark.slow)])
 async def test_an_index_that_is_lost_is_made_again_of_what_the_bus_knows(tmp_path: Path, damage: str) -> None:
     async with running(tmp_path) as gate:
         runs = [(await gate.run("gf01"))["run_id"]]
