@@ -156,6 +156,12 @@ class Surface:
         assert answer.ok, f"{method} {path}: {answer.status} {await answer.text()}"
         return await answer.json()
 
+    async def refuse(self, pattern: str, status: int, code: str, *, times: int | None = None) -> None:
+        """Let the service answer with an error, so often or until `page.unroute(pattern)`."""
+        self.tolerated.append(f"status of {status}")
+        body = {"error": {"code": code, "message": f"{code} on purpose", "field": None}}
+        await self.page.route(pattern, lambda route: route.fulfill(status=status, json=body), times=times)
+
     async def picture(self, name: str) -> None:
         """Keep a screenshot, to be looked at."""
         SHOTS.mkdir(parents=True, exist_ok=True)

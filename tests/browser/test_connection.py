@@ -1,9 +1,10 @@
 """The service goes away and comes back: the page says so and goes on by itself."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
-from playwright.async_api import Browser, expect
+from playwright.async_api import Browser, Route, expect
 
 from tests.browser.gate import Gate
 from tests.browser.surface import Surface
@@ -50,3 +51,59 @@ async def test_killed_and_restarted_the_page_is_live_again_without_a_reload(brow
     finally:
         await context.close()
         gate.end()
+
+
+async def test_what_can_not_be_read_at_first_is_read_again(surface: Surface) -> None:
+    """Without it the page would say Live, and no control would work."""
+    await surface.refuse("**/whoami", 503, "index_unavailable", times=1)
+    await surface.open()
+    await expect(surface.toast("The state could not be read")).to_contain_text("index_unavailable · 503")
+    await surface.expect_controls(start=True)
+    await expect(surface.page.locator(".who")).to_have_text("overseer")
+
+
+async def test_a_state_that_was_read_is_not_shown_over_a_newer_one(surface: Surface) -> None:
+    """A slow answer says running; meanwhile the stream said that it is over, and says nothing more."""
+    page = surface.page
+    await surface.open()
+    await surface.start("pulse-100", 5_000_000)
+    await surface.expect_controls(pause=True, step=False, stop=True)
+    held, over = asyncio.Event(), asyncio.Event()
+
+    async def late(route: Route) -> None:
+        answer = await route.fetch()
+        held.set()
+        await over.wait()
+        await route.fulfill(response=answer)
+
+    await page.route("**/state", late)
+    await surface.refuse("**/pause", 409, "run_paused")
+    await surface.control("pause").click()  # refused, so everything is read again
+    await held.wait()
+    run = (await surface.api("GET", "/state"))["run"]
+    await surface.api("POST", f"/runs/{run['run_id']}/stop")
+    await expect(surface.pill).to_have_text("Idle")
+    over.set()
+    await surface.expect_controls(start=True)
+    await surface.quiet()
+    await expect(surface.pill).to_have_text("Idle")
+
+
+async def test_two_pages_show_the_same(surface: Surface) -> None:
+    await surface.open()
+    other = Surface(surface.context, await surface.context.new_page(), surface.url)
+    await other.open()
+    await surface.start("pulse-100", 5_000_000, paused=True)
+    await other.expect_controls(resume=True, step=True, stop=True)
+    await other.control("step").click()
+    await surface.expect_ticks_beyond(0)
+    # Both want to stop it; the second one's question is void when the run is over.
+    await surface.control("stop").click()
+    await other.stop()
+    await surface.expect_controls(start=True)
+    before = surface.writes()
+    await surface.dialog.get_by_role("button", name="Stop the run").click()
+    await expect(surface.dialog).to_have_count(0)
+    assert surface.writes() == before
+    await other.expect_clean()
+    await other.page.close()

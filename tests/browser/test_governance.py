@@ -1,8 +1,9 @@
 """Governance & Budgets: nothing is applied before Save, and what is refused blocks nothing."""
 
 import pytest
-from playwright.async_api import expect
+from playwright.async_api import Route, expect
 
+from tests.browser.library import MARKUP
 from tests.browser.surface import Surface
 
 pytestmark = [pytest.mark.server, pytest.mark.asyncio(loop_scope="session")]
@@ -100,3 +101,53 @@ async def test_a_preset_only_fills_the_form(surface: Surface) -> None:
     await panel.get_by_role("button", name="Discard").click()
     await surface.dialog.get_by_role("button", name="Discard changes").click()
     await expect(panel.get_by_role("radio", name="Observe")).to_be_checked()
+
+
+async def test_what_can_not_be_read_can_not_be_edited_and_is_asked_for_again(surface: Surface) -> None:
+    await surface.refuse("**/governance", 500, "internal")
+    await surface.open("#/governance")
+    panel = surface.panel("governance")
+    await expect(panel.locator(".form-error").first).to_contain_text("could not be read: internal on purpose")
+    await expect(panel.get_by_role("radio", name="Enforce")).to_be_disabled()
+    await expect(panel.get_by_role("button", name="Save", exact=True)).to_be_disabled()
+    await surface.page.unroute("**/governance")
+    await panel.get_by_role("button", name="Try again").click()
+    await expect(panel.get_by_role("radio", name="Enforce")).to_be_enabled()
+    await expect(panel.locator(".form-error").first).to_be_empty()
+
+
+async def test_the_audit_shows_every_write_and_what_came_of_it(surface: Surface) -> None:
+    page = surface.page
+    await surface.open("#/governance")
+    audit = surface.panel("governance").locator(".audit")
+    newest = audit.locator("tbody tr").first
+    await surface.api("POST", "/scenarios/ring-5/activate")
+    await surface.api("POST", "/scenarios/markup", {"tags": [MARKUP[:40], "x" * 40]})
+    await expect(newest).to_contain_text("scenario.update")  # without a reload
+    await expect(newest.locator(".target")).to_have_text("markup")
+    await expect(newest.locator(".result")).to_have_text("ok")
+    await newest.locator("summary").click()
+    await expect(newest.locator("pre")).to_contain_text("onerror")
+    await expect(audit.locator("tbody tr").nth(1)).to_contain_text("scenario.activate")
+
+    # What was refused is there as well, with its code.
+    refused = await surface.context.request.post(f"{surface.url}/scenarios/no-such-one/activate")
+    assert refused.status == 404
+    await audit.get_by_role("button", name="Read again").click()
+    await expect(newest.locator(".result")).to_have_text("not_found")
+    await expect(newest.locator(".target")).to_have_text("no-such-one")
+    await expect(audit.locator("details[open]")).to_have_count(1)  # what was opened stays open
+    await audit.scroll_into_view_if_needed()
+    await surface.picture("audit")
+    assert await page.evaluate("window.__owned") is None
+
+    # Older ones on demand.
+    async def two_a_page(route: Route) -> None:
+        await route.continue_(url=route.request.url.replace("limit=50", "limit=2"))
+
+    await page.route("**/audit?limit=50*", two_a_page)
+    await page.reload()
+    await surface.ready()
+    await expect(audit.locator("tbody tr")).to_have_count(2)
+    await audit.get_by_role("button", name="Older entries").click()
+    await expect(audit.locator("tbody tr")).to_have_count(4)

@@ -61,6 +61,14 @@ async def test_filters_pages_and_a_comparison(surface: Surface) -> None:
     await expect(row.locator(".new")).to_have_text("9")
     await surface.picture("history-compare")
 
+    # The run that was in view before can be opened again.
+    await panel.locator(f'tr[data-run="{second}"] .when').click()
+    await expect(side.locator(".card-title")).to_have_text(second)
+    await compare.click()
+    await expect(side).to_contain_text("Comparison")
+    await panel.locator(f'tr[data-run="{second}"] .when').click()
+    await expect(side.locator(".card-title")).to_have_text(second)
+
 
 async def test_a_link_to_a_run_and_one_to_nothing(surface: Surface) -> None:
     run_id = await run(surface, "gf01", 8)
@@ -81,9 +89,52 @@ async def test_a_fault_is_shown_with_its_reason_and_reset_acknowledges_it(surfac
     await surface.expect_controls(reset=True)
     await expect(surface.panel("dashboard").locator(".banner")).to_contain_text("topology_snapshot must be populated")
     await surface.picture("fault")
+
+    # However long a reason is, what is below it stays within reach.
+    reason = surface.panel("dashboard").locator(".banner-text span")
+    await reason.evaluate("node => { node.textContent = 'no end of it '.repeat(900); }")
+    box = await surface.panel("dashboard").locator(".banner").bounding_box()
+    assert box is not None
+    assert box["height"] < 300
     await surface.page.keyboard.press("s")  # no start before it is acknowledged
     assert surface.writes() == ["POST /runs"]
     await surface.control("reset").click()
     await surface.expect_controls(start=True)
     await expect(surface.pill).to_have_text("Idle")
     assert (await surface.api("GET", "/state"))["run"] is None
+
+
+async def test_runs_whose_snapshots_are_equal_are_said_to_be(surface: Surface) -> None:
+    first, second = await run(surface, "line-4", 6), await run(surface, "line-4", 6)
+    await surface.open("#/history")
+    panel = surface.panel("history")
+    await panel.get_by_label(f"Compare {first}").check()
+    await panel.get_by_label(f"Compare {second}").check()
+    await panel.get_by_role("button", name="Compare", exact=True).click()
+    await expect(panel.locator(".detail")).to_contain_text("The two snapshots are equal.")
+    await surface.picture("history-equal")
+
+
+async def test_a_history_that_can_not_be_read_is_not_an_empty_one(surface: Surface) -> None:
+    await run(surface, "gf01", 8)
+    await surface.refuse("**/history?*", 503, "index_unavailable")
+    await surface.open("#/history")
+    panel = surface.panel("history")
+    await expect(panel.locator(".empty").first).to_contain_text("could not be read: index_unavailable on purpose")
+    await expect(panel.get_by_text("No runs yet")).to_have_count(0)
+    await expect(panel.get_by_role("button", name="Older runs")).to_be_hidden()
+    await surface.page.unroute("**/history?*")
+    await panel.get_by_role("button", name="Try again").click()
+    await expect(panel.locator("tbody tr").first).to_be_visible()
+
+
+async def test_details_keep_their_focus_when_nothing_has_changed(surface: Surface) -> None:
+    run_id = await run(surface, "gf01", 8)
+    await surface.open(f"#/history/{run_id}")
+    side = surface.panel("history").locator(".detail")
+    await expect(side.get_by_role("button", name="Export")).to_be_enabled()
+    await side.get_by_role("button", name="Logs").focus()
+    await run(surface, "gf01", 9)  # the history is read again
+    await expect(surface.panel("history").locator("tbody tr").first).not_to_have_attribute("data-run", run_id)
+    await surface.quiet()
+    await expect(side.get_by_role("button", name="Logs")).to_be_focused()

@@ -66,6 +66,26 @@ async def test_a_run_by_keyboard_alone(surface: Surface) -> None:
     await expect(surface.dialog).to_have_count(0)
     await surface.expect_controls(start=True)
 
+    # The focus stays with the controls, whichever of them the state allows.
+    await surface.control("options").focus()
+    await press("Enter")
+    await surface.dialog.get_by_label("Scenario").focus()
+    await page.keyboard.type("pulse")
+    await surface.dialog.get_by_label("Ticks").focus()
+    await page.keyboard.type("5000000")
+    await press("Enter")
+    for control, following in (("pause", "resume"), ("resume", "pause"), ("pause", "resume")):
+        await expect(surface.control(control)).to_be_focused()
+        await press("Enter")
+        await expect(surface.control(following)).to_be_focused()
+    await press("Tab")
+    await press("Tab")
+    await expect(surface.control("stop")).to_be_focused()
+    await press("Enter")
+    await press("Tab")
+    await press("Enter")
+    await expect(surface.control("start")).to_be_focused()
+
     # The help says all that; the single keys can be switched off, and that is remembered.
     await press("?")
     await expect(surface.dialog).to_contain_text("Stop (asks)")
@@ -97,6 +117,11 @@ async def test_roles_names_and_live_regions(surface: Surface) -> None:
     bar = page.get_by_role("progressbar")
     await expect(bar).to_have_attribute("aria-valuemin", "0")
     await expect(bar).to_have_attribute("aria-valuemax", "100")
+    # What changes with every tick is not read out.
+    changing = page.locator(".dashboard, .pillars-view, .topbar, .log-area").locator(
+        "output, [aria-live], [role=status]"
+    )
+    assert await changing.count() == 0
     await surface.start("gf01", 8)
     await expect(page.locator("#announcer")).to_contain_text("completed")
     await expect(bar).to_have_attribute("aria-valuenow", "100.0")

@@ -7,6 +7,7 @@ import pytest
 from playwright.async_api import expect
 
 from tests.browser.surface import Surface
+from tests.browser.test_history import run
 
 pytestmark = [pytest.mark.server, pytest.mark.asyncio(loop_scope="session")]
 
@@ -69,3 +70,34 @@ async def test_entries_come_in_while_it_runs_and_are_complete_afterwards(surface
     await panel.get_by_label("Search in the entries").fill("")
     await panel.get_by_label("Level").select_option("ERROR")
     await expect(panel.locator('.log-line:visible:not([data-level="ERROR"])')).to_have_count(0)
+
+
+async def test_another_run_has_another_log_and_an_empty_view_says_why(surface: Surface) -> None:
+    first, second = await run(surface, "gf01", 8), await run(surface, "line-4", 6)
+    quiet = await surface.api(
+        "POST", "/runs", {"scenario_id": "gf01", "overrides": {"logging_enabled": False, "ticks_total": 8}}
+    )
+    await surface.open(f"#/logs/{first}")
+    panel = surface.panel("logs")
+    lines = panel.locator(".log-line:visible")
+    choice = panel.get_by_label("Run", exact=True)
+    nothing = panel.locator(".log-nothing")
+    await expect(lines.first).to_contain_text("8 ticks, 2 windows")
+    await choice.select_option(second)
+    await expect(lines.first).to_contain_text("6 ticks, 1 window")
+    await choice.select_option(first)  # both are known now
+    await expect(lines.first).to_contain_text("8 ticks, 2 windows")
+    await expect(nothing).to_be_hidden()
+    await lines.first.click()
+    await expect(panel.locator(".log-detail")).to_contain_text("8 ticks, 2 windows")
+    await panel.get_by_role("button", name="Close").click()
+    await expect(panel.locator(".log-detail")).to_be_hidden()
+    await expect(panel.locator(".log-viewport")).to_be_focused()
+
+    await panel.get_by_label("Search in the entries").fill("nowhere to be found")
+    await expect(nothing).to_have_text("No entry matches.")
+    await panel.get_by_label("Search in the entries").fill("")
+    await expect(lines.first).to_be_visible()
+    await surface.page.evaluate("run => { location.hash = `#/logs/${run}`; }", quiet["run_id"])
+    await expect(nothing).to_contain_text("logging was switched off")
+    await expect(lines).to_have_count(0)

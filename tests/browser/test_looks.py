@@ -12,6 +12,8 @@ pytestmark = [pytest.mark.server, pytest.mark.asyncio(loop_scope="session")]
 HERE = Path(__file__).parent
 TOO_WIDE = (HERE / "too_wide.js").read_text()
 
+TOO_SMALL = (HERE / "too_small.js").read_text()
+
 TOO_FAINT = (HERE / "too_faint.js").read_text()
 
 
@@ -32,6 +34,7 @@ async def test_every_tab_fits_and_is_readable_light_and_dark(surface: Surface, n
         await surface.tab(tab)
         await surface.quiet()
         assert await page.evaluate(TOO_WIDE) == [], tab
+        assert await page.evaluate(TOO_SMALL) == [], tab
         for scheme in ("light", "dark"):
             await page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
             assert await page.evaluate(TOO_FAINT) == [], (tab, scheme)

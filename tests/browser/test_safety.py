@@ -1,6 +1,7 @@
 """Hostile texts, the content security policy, and the token."""
 
 import re
+import zipfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -131,7 +132,16 @@ async def test_a_token_is_asked_for_kept_for_the_tab_and_never_in_an_address(bro
     await expect(page.locator(".scenario-chip strong")).to_have_text("gf01")
     await surface.tab("governance")
     await expect(surface.panel("governance").get_by_role("radio", name="Off")).to_be_disabled()
+    await expect(surface.panel("governance").locator(".audit")).to_be_hidden()
     await expect(surface.panel("governance").get_by_role("button", name="Save")).to_have_count(0)
+    # A link carries no token, so an export goes through the page.
+    await surface.tab("history")
+    await surface.panel("history").locator("tbody tr .when").first.click()
+    async with page.expect_download() as coming:
+        await surface.panel("history").get_by_role("button", name="Export").click()
+    download = await coming.value
+    assert download.url.startswith("blob:")
+    assert zipfile.is_zipfile(await download.path())
     await page.reload()
     await surface.ready()
     assert await page.evaluate("sessionStorage.getItem('gate.token')") == token

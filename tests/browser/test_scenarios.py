@@ -159,3 +159,46 @@ async def test_the_expert_view_shows_windows_governance_and_topology(surface: Su
     await expect(expert.locator(".topology-bars")).to_be_visible()
     await surface.panel("scenarios").locator(".topology").scroll_into_view_if_needed()
     await surface.picture("scenarios-expert")
+
+
+async def test_a_draft_is_asked_about_before_its_scenario_is_made_active_or_started(surface: Surface) -> None:
+    page = surface.page
+    await surface.api("POST", "/scenarios/gf01/activate")
+    await surface.open("#/scenarios/ring-5")
+    editor = surface.panel("scenarios").locator(".editor")
+    ticks = editor.get_by_label("Ticks", exact=True)
+    await expect(ticks).to_have_value("5")
+    await ticks.fill("40")
+    activate = editor.get_by_role("button", name="Set active")
+    await activate.click()
+    await surface.dialog.get_by_role("button", name="Keep editing").click()
+    assert surface.writes() == []
+    await activate.click()
+    await surface.dialog.get_by_role("button", name="Discard changes").click()
+    await expect(page.locator(".scenario-chip strong")).to_have_text("ring-5")
+    await expect(ticks).to_have_value("5")
+
+    await ticks.fill("6")
+    await surface.control("start").click()
+    await expect(surface.dialog).to_contain_text("ring-5 has changes that are not saved")
+    await surface.dialog.get_by_role("button", name="Keep editing").click()
+    await surface.control("start").click()
+    await surface.dialog.get_by_role("button", name="Save", exact=True).click()
+    await expect(page.locator(".course-text")).to_contain_text("6 / 6")
+    assert surface.writes() == ["POST /scenarios/ring-5/activate", "POST /scenarios/ring-5", "POST /runs"]
+    await surface.api("POST", "/scenarios/ring-5", {"core_params": {"ticks_total": 5}})
+
+
+async def test_a_scenario_that_could_not_be_opened_can_be_asked_for_again(surface: Surface) -> None:
+    page = surface.page
+    await surface.open("#/scenarios/line-4")
+    title = surface.panel("scenarios").locator(".card-title")
+    await expect(title).to_have_text("line-4")
+    await surface.refuse("**/scenarios/gf01", 500, "internal", times=1)
+    choice = page.locator('.pick-list li[data-id="gf01"] button')
+    await choice.click()
+    await expect(surface.toast("The scenario gf01 could not be opened")).to_be_visible()
+    await expect(page).to_have_url(re.compile("#/scenarios/line-4$"))  # what is shown
+    await choice.click()
+    await expect(title).to_have_text("gf01")
+    await expect(page).to_have_url(re.compile("#/scenarios/gf01$"))

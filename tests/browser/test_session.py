@@ -1,11 +1,12 @@
 """A whole operator session, clicked through: item 7 of the operator-surface issue, and what it shows when done."""
 
+import asyncio
 import json
 import re
 import zipfile
 
 import pytest
-from playwright.async_api import expect
+from playwright.async_api import Route, expect
 
 from tests.browser.surface import Surface
 
@@ -39,7 +40,7 @@ async def test_start_watch_pause_step_resume_stop_history_export_logs(surface: S
     cards = surface.panel("dashboard").locator(".pillar")
     await expect(cards).to_have_count(5)
     for card in await cards.all():
-        await expect(card.locator(".pillar-status")).not_to_have_text("")
+        await expect(card.locator(".pillar-status")).to_have_text("paused")
         await expect(card.locator(".pillar-headline")).not_to_have_text("–")
     for chart in ("Σ |flux| per tick", "Ticks per second"):
         await expect(page.get_by_role("img", name=chart)).to_have_attribute("aria-label", _with("highest"))
@@ -75,6 +76,7 @@ async def test_start_watch_pause_step_resume_stop_history_export_logs(surface: S
     async with page.expect_download() as coming:
         await side.get_by_role("button", name="Export").click()
     download = await coming.value
+    assert download.url == f"{surface.url}/history/{run['run_id']}/export"  # the browser's own, not through the page
     assert download.suggested_filename == f"{run['run_id']}.zip"
     with zipfile.ZipFile(await download.path()) as bundle:
         assert bundle.testzip() is None
@@ -165,3 +167,65 @@ async def test_what_the_service_refuses_is_said_at_the_field_and_elsewhere(surfa
 
 def _with(part: str) -> re.Pattern[str]:
     return re.compile(re.escape(part))
+
+
+async def test_the_dialog_does_not_wait_and_what_is_under_way_is_not_thrown_away(surface: Surface) -> None:
+    page = surface.page
+    await surface.open()
+    goes_on = asyncio.Event()
+
+    async def late(route: Route) -> None:
+        await goes_on.wait()
+        await route.continue_()
+
+    await page.route("**/governance/presets", late)
+    await surface.control("options").click()
+    await expect(surface.dialog.get_by_label("Ticks")).to_be_focused()
+    goes_on.set()
+    await expect(surface.dialog.get_by_label("Governance").locator("option")).not_to_have_count(1)
+
+    # Escape while the service is asked: the dialog stays, for the answer may be a refusal.
+    asked, answered = asyncio.Event(), asyncio.Event()
+
+    async def refused(route: Route) -> None:
+        asked.set()
+        await answered.wait()
+        error = {"code": "run_active", "message": "another run is under way", "field": None}
+        await route.fulfill(status=409, json={"error": error})
+
+    surface.tolerated.append("409")
+    await page.route("**/runs", refused)
+    await page.keyboard.press("Enter")
+    await asked.wait()
+    await page.keyboard.press("Escape")
+    answered.set()
+    await expect(surface.dialog).to_contain_text("another run is under way (run_active)")
+    await page.keyboard.press("Escape")
+    await expect(surface.dialog).to_have_count(0)
+
+
+async def test_controls_that_are_pressed_twice_send_once(surface: Surface) -> None:
+    page = surface.page
+    await surface.api("POST", "/scenarios/pulse-100", {"core_params": {"ticks_total": 5_000_000}})
+    await surface.api("POST", "/scenarios/pulse-100/activate")
+    await surface.open()
+    for control, then in (
+        ("start", {"pause": True, "step": False, "stop": True}),
+        ("pause", {"resume": True, "step": True, "stop": True}),
+        ("step", {"resume": True, "step": True, "stop": True}),
+        ("resume", {"pause": True, "step": False, "stop": True}),
+    ):
+        # Both in one turn: faster than any answer.
+        await surface.control(control).evaluate("node => { node.click(); node.click(); }")
+        await surface.expect_controls(**then)
+    await surface.control("stop").evaluate("node => { node.click(); node.click(); }")
+    await expect(surface.dialog).to_have_count(1)
+    await surface.dialog.get_by_role("button", name="Stop the run").dblclick()
+    await surface.expect_controls(start=True)
+    await page.evaluate("location.hash = '#/scenarios/gf01'")
+    activate = surface.panel("scenarios").get_by_role("button", name="Set active")
+    await expect(surface.panel("scenarios").locator(".card-title")).to_have_text("gf01")
+    await activate.evaluate("node => { node.click(); node.click(); }")
+    await expect(activate).to_be_hidden()
+    sent = [each.rsplit("/", 1)[1] for each in surface.writes()]
+    assert sent == ["runs", "pause", "step", "resume", "stop", "activate"]

@@ -266,6 +266,8 @@ async def test_a_worker_that_stood_still(site: Site) -> None:
     await hall.queue(*[hall.task(f"l{number}", "shell", params={"command": "echo hi"}) for number in range(20)])
     await asyncio.sleep(5 * LEASE)
     worker.signal(signal.SIGCONT)
+    # The others over, it has seen the first one's message again: before that, an end would let it be run again.
+    await hall.until(lambda: len({end.task_id for end in hall.ended}) == 40, PATIENCE)
     go.touch()
     await hall.until(lambda: len({end.task_id for end in hall.ended}) == 41, PATIENCE)
     assert all(isinstance(end.outcome, Completed) for end in hall.ended)

@@ -1,15 +1,18 @@
 """The command: what it prints, and its exit codes."""
 
 import json
+import os
 import resource
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
 
+from gbe_aether import Bundle, full_snapshot, run_session, write_bundle
 from gbe_aether.command import main
-from gbe_aether.testing import LINE, profile, run_config
+from gbe_aether.testing import LINE, line, profile, run_config
 
 GOLDENS = Path(__file__).parent / "goldens"
 CASE = GOLDENS / "cases" / "h05_ring3_w4.json"
@@ -168,3 +171,70 @@ def test_an_export_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "gbe-aether: File too large: b.zip\n"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_verify_takes_regular_files_only_and_says_one_line_for_each(tmp_path: Path) -> None:
+    names = ["fifo", "zero", "folder", "none.json", "empty.json", "two\nlines.json"]
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "zero").symlink_to("/dev/zero")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "none.json").write_text('{"format": "aether-golden/1", "cases": []}')
+    (tmp_path / "empty.json").write_text("")
+    (tmp_path / "two\nlines.json").write_text("[]")
+    command = [sys.executable, "-m", "gbe_aether.command", "verify", *names]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (2, "")
+    assert done.stdout.splitlines() == [
+        "BAD   fifo: Golden file must be a regular file: fifo",
+        "BAD   zero: Golden file must be a regular file: zero",
+        "BAD   folder: Golden file must be a regular file: folder",
+        "BAD   none.json: not a golden file: it has no cases",
+        "BAD   empty.json: Expecting value: line 1 column 1 (char 0) (in empty.json)",
+        "BAD   two\\nlines.json: not a golden file: its format must be 'aether-golden/1'",
+    ]
+
+
+def test_a_json_error_says_in_which_of_the_files_it_is(config: Path, capsys: Output) -> None:
+    (config.parent / "topology.json").write_text('{"gid":')
+    assert main(["run", str(config)]) == 2
+    assert capsys.readouterr().err.endswith(f"(char 7) (in {config.parent / 'topology.json'})\n")
+
+
+def test_what_cannot_be_written_is_named_as_it_was_given(tmp_path: Path, capsys: Output) -> None:
+    (tmp_path / "taken").mkdir()
+    assert main(["run", "gf01", "--export", str(tmp_path / "taken")]) == 1
+    assert capsys.readouterr().err == f"gbe-aether: Is a directory: {tmp_path / 'taken'}\n"
+    assert [each.name for each in tmp_path.iterdir()] == ["taken"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"config": None}, "the full snapshot lacks config"),
+        ({"governance": []}, "the full snapshot lacks governance"),
+        ({"config": {"gid": "G", "run_id": "R"}}, "config.primary_window_id: missing"),
+        ({"governance": {}}, "governance.policy_set_hash: missing"),
+        ({"u_ledger_entries": [1, 2, 3, 4, 5, 6]}, "u_ledger_entries[0]: not an object"),
+    ],
+)
+def test_a_full_snapshot_of_another_form_is_named(
+    changed: dict[str, object], says: str, tmp_path: Path, capsys: Output
+) -> None:
+    file = tmp_path / "full.json"
+    file.write_text(json.dumps({**full_snapshot(run_session(line())), **changed}))
+    assert main(["verify", str(file)]) in (1, 2)
+    assert says in capsys.readouterr().out
+
+
+def test_a_member_that_is_larger_than_it_should_be_is_not_read(tmp_path: Path) -> None:
+    file = tmp_path / "b.zip"
+    write_bundle(run_session(line()), file)
+    with zipfile.ZipFile(file) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content + b" " * (64 << 20) if name == "metrics.json" else content)
+    with Bundle(file) as bundle:
+        bundle.blocks = None  # type: ignore[method-assign,assignment]
+        with pytest.raises(ValueError, match=r"metrics.json is not what the manifest says"):
+            bundle.check()

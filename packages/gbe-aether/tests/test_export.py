@@ -9,6 +9,7 @@ import pytest
 
 from gbe_aether import (
     Bundle,
+    LedgerVerification,
     Session,
     compare_snapshots,
     diff_snapshots,
@@ -20,6 +21,7 @@ from gbe_aether import (
     session_snapshot,
     verify_ledger,
     write_bundle,
+    write_digest_bundle,
     write_snapshot,
 )
 from gbe_aether.fixtures import registry_path
@@ -263,3 +265,115 @@ def test_differences_are_found_in_order_with_their_paths() -> None:
     assert len(diff_snapshots(list(range(9)), list(range(1, 10)), 4)) == 4
     # Missing keys are not counted before each of them.
     assert len(diff_snapshots({"a": 1, "b": 2, "c": 3}, {}, 1)) == 3
+
+
+WINDOW = {"window_id": "W", "apx_name": "A", "start_tick": 1, "end_tick": 12}
+STREAM = {"name": "s", "source": "post_u"}
+
+
+# --- bundles of digests ---
+
+
+@pytest.mark.parametrize("done", [0, 1, 1023, 1024, 1025, 2500, 3000])
+@pytest.mark.parametrize("sealed", [False, True])
+def test_a_session_that_was_stopped_has_a_bundle_of_digests_at_once(done: int, sealed: bool, tmp_path: Path) -> None:
+    file = tmp_path / "b.zip"
+    session = Session(line(3000, governance={"governance_mode": "OBSERVE"}), memory_limit=1 << 16)
+    for _ in range(done):
+        session.step()
+    if done < 3000:
+        session.cancel()
+    if sealed:
+        session.result().tick_result.seal()
+    write_digest_bundle(session, file)
+    with Bundle(file) as bundle:
+        bundle.check()
+        assert (bundle.has_records, bundle.has_digests, bundle.manifest["records"]) == (False, True, "digests")
+        assert [json.loads(text)["tick"] for text in bundle.lines("digests.jsonl")][-1:] == [done][: done > 0]
+    found = verify_ledger(file)
+    last = session.result().tick_result.last_hash if sealed else None
+    assert (found.ok, found.ticks, found.last_hash) == (True, done, last)
+
+
+def test_beyond_a_number_of_ticks_a_bundle_has_digests_and_all_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gbe_aether.bundle.HASHED_TICKS", 1500)
+    file, result = tmp_path / "b.zip", run_session(line(2000, governance={"governance_mode": "OBSERVE"}))
+    write_bundle(result, file)
+    with Bundle(file) as bundle:
+        bundle.check()
+        assert bundle.manifest["records"] == "digests"
+        assert {"logs.jsonl", "metrics.json", "codex_motifs.jsonl", "introspection.json"} < set(bundle.members)
+    assert verify_ledger(file) == LedgerVerification(True, 2000, result.tick_result.last_hash)
+    content = zipfile.ZipFile(file).read("session.json")
+    rewritten(file, "session.json", content.replace(b'"head_hash":"', b'"head_hash":"0'), manifest=True)
+    assert verify_ledger(file).problem.startswith("u_ledger_checkpoint: recorded")
+    write_bundle(result, file, records=False)
+    with Bundle(file) as bundle:
+        assert bundle.manifest["records"] == "hashes"
+
+
+def test_a_session_that_failed_has_a_bundle_that_fails_in_the_same_way(tmp_path: Path) -> None:
+    file = tmp_path / "b.zip"
+    session = Session(
+        line(12, windows=[WINDOW, {**WINDOW, "window_id": "V", "start_tick": 5, "streams": [STREAM, STREAM]}])
+    )
+    with pytest.raises(ValueError, match="Tick mismatch: expected 6 but received 5"):
+        list(session)
+    write_digest_bundle(session, file)
+    assert verify_ledger(file) == LedgerVerification(True, 4, None)
+    said = json.loads(zipfile.ZipFile(file).read("session.json"))
+    assert (said["status"], said["completed_ticks"], said["error"]["type"]) == ("failed", 4, "ValueError")
+    rewritten(
+        file, "session.json", json.dumps({**said, "error": {**said["error"], "message": "no"}}).encode(), manifest=True
+    )
+    assert verify_ledger(file).problem.startswith("error: recorded {'message': 'no'")
+    # What does not follow from the inputs is not looked for.
+    full = {"type": "OSError", "message": "No space left on device"}
+    rewritten(file, "session.json", json.dumps({**said, "error": full}).encode(), manifest=True)
+    assert verify_ledger(file).ok
+
+
+def test_a_bundle_of_digests_needs_nothing_of_the_temporary_file(tmp_path: Path) -> None:
+    file = tmp_path / "b.zip"
+    session = Session(line(6000), memory_limit=0)
+    for _ in range(5000):
+        session.step()
+    session.close()
+    write_digest_bundle(session, file)
+    assert verify_ledger(file).ticks == 5000
+    with pytest.raises(OSError, match="temporary file of the session is closed"):
+        session.result()
+
+
+@pytest.mark.parametrize(
+    ("member", "old", "new", "says"),
+    [
+        ("digests.jsonl", b'"sha256":"', b'"sha256":"0', "digests[0]: ticks 1 to 1024: recorded"),
+        ("digests.jsonl", b'"tick":1024', b'"tick":1025', "digests[0]: ticks 1 to 1025: recorded"),
+        ("digests.jsonl", b'"tick":1024', b'"tick":100000', "digests[0]: a digest up to tick 100000 cannot follow"),
+        ("digests.jsonl", b'"tick":2000', b'"tick":2001', "digests[1]: a digest up to tick 2001 cannot follow"),
+        ("inputs.json", b'"initial_state":[', b'"initial_state":[1', "digests[0]: ticks 1 to 1024: recorded"),
+        ("session.json", b'"final_state":[', b'"final_state":[1', "final_state: recorded"),
+        ("session.json", b'"chain":', b'"chain":1', "chain: recorded"),
+        ("session.json", b'"manifest_check":', b'"manifest_check":1', "manifests: recorded"),
+        ("session.json", b'"completed_ticks":2000', b'"completed_ticks":7', "completed_ticks: recorded 7"),
+        ("session.json", b'"error":null', b'"error":{}', "error: recorded {}"),
+        ("session.json", b'"policy_set_hash":"', b'"policy_set_hash":"0', "governance: recorded"),
+    ],
+)
+def test_a_bundle_of_digests_that_was_tampered_with_is_found_out(
+    tmp_path: Path, member: str, old: bytes, new: bytes, says: str
+) -> None:
+    file = tmp_path / "b.zip"
+    session = Session(line(2000))
+    list(session)
+    session.advance(0)
+    write_digest_bundle(session, file)
+    content = zipfile.ZipFile(file).read(member)
+    assert old in content
+    rewritten(file, member, content.replace(old, new, 1), manifest=True)
+    found = verify_ledger(file)
+    assert not found.ok
+    assert found.problem.startswith(says)

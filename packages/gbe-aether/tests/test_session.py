@@ -23,7 +23,8 @@ from gbe_aether import (
     session_config_from_documents,
     verify_ledger,
 )
-from gbe_aether.testing import LINE, line, profile, random_graph, run_config
+from gbe_aether.canonical import json_bytes, plain
+from gbe_aether.testing import LINE, line, pfna, profile, random_graph, run_config
 
 
 def test_a_step_is_a_tick() -> None:
@@ -319,3 +320,32 @@ def test_a_session_that_is_given_up_leaves_its_log_file_closed(tmp_path: Path) -
     # An open file would be a warning, and here an error.
     gc.collect()
     assert len(file.read_text().splitlines()) == 3
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"gid": 'é\u2028🚀\x7f"', "enable_codex": True},
+        {"governance": {"governance_mode": "OBSERVE", "gid": None, "run_id": None}},
+        {"governance": {"governance_mode": "DRY_RUN", "meta": {"max_envelopes_per_tick": 0}}},
+        {"logging": {"enabled": True, "include_ticks": False}, "enable_codex": True},
+    ],
+)
+@pytest.mark.parametrize("ticks", [1, 9, 5000])
+def test_the_text_of_a_log_is_that_of_its_entries_from_wherever_it_is_read(more: dict[str, Any], ticks: int) -> None:
+    document = pfna(
+        {"pfna_id": "ü", "tick": 3, "values": [1, 2, 3]}, {"pfna_id": "x", "tick": 4999, "values": [1, 2, 3]}
+    )
+    gid = more.get("gid", "G")
+    config = session_config_from_documents(
+        run_config([90, 0, 3], ticks, enable_pfna=True, **more),
+        {**LINE, "gid": gid},
+        profile(),
+        {**document, "gid": gid},
+    )
+    logs = run_session(config).logs
+    expected = [json_bytes(plain(entry)) for entry in logs]
+    assert list(logs.lines()) == expected
+    for start in {1, 2, 3, len(expected) // 2, len(expected) - 1, len(expected), len(expected) + 5}:
+        assert list(logs.lines(start)) == expected[start:]

@@ -54,7 +54,7 @@ class Pid:
         except ProcessLookupError:
             self._fd = None
 
-    def gone(self, within: float) -> bool:
+    def gone(self, within: float = 10.0) -> bool:
         """Waits until it has ended."""
         if self._fd is None:
             return True

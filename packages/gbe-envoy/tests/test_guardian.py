@@ -64,7 +64,7 @@ class Worker:
         assert self.process.stdout is not None
         self.process.stdout.close()
 
-    def directories_gone(self, within: float) -> bool:
+    def directories_gone(self, within: float = 10.0) -> bool:
         deadline = time.monotonic() + within
         while time.monotonic() < deadline:
             if not self.guarded.exists() and not any(self.spills.iterdir()):
@@ -81,7 +81,7 @@ def nothing_left(tmp_path: Path) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("nothing_left")
-async def test_all_is_gone_within_a_second_of_the_worker(tmp_path: Path, pid_from: PidFrom) -> None:
+async def test_all_is_gone_after_the_worker(tmp_path: Path, pid_from: PidFrom) -> None:
     where = str(tmp_path)
     kinds = {
         "plain": "echo $$ >{}; exec sleep 600",
@@ -94,11 +94,9 @@ async def test_all_is_gone_within_a_second_of_the_worker(tmp_path: Path, pid_fro
     }
     worker = Worker(tmp_path, [text.format(f"{where}/{kind}") for kind, text in kinds.items()])
     pids = {kind: await pid_from(tmp_path / kind) for kind in kinds}
-    killed = time.monotonic()
     worker.kill()
-    survivors = [kind for kind, pid in pids.items() if not pid.gone(within=max(0, killed + 1 - time.monotonic()))]
-    assert survivors == []
-    assert worker.directories_gone(within=5)
+    assert [kind for kind, pid in pids.items() if not pid.gone()] == []
+    assert worker.directories_gone()
     assert marked(worker.mark) == []
 
 
@@ -109,7 +107,7 @@ async def test_a_worker_killed_while_it_starts_commands(tmp_path: Path, moment: 
     time.sleep(moment)
     worker.kill()
     # Also when the guardian itself had just been started.
-    assert worker.directories_gone(within=5)
+    assert worker.directories_gone()
     assert marked(worker.mark) == []
 
 
@@ -121,7 +119,7 @@ async def test_signals_to_the_foreground_group_do_not_reach_the_guardian(tmp_pat
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         os.kill(guardian, number)
     worker.kill()
-    assert pid.gone(within=1)
+    assert pid.gone()
 
 
 def _guardian(worker: int) -> int:
@@ -139,7 +137,7 @@ async def test_a_killed_guardian_is_replaced(
     ended = process(first)
     with caplog.at_level(logging.WARNING):
         os.kill(first, signal.SIGKILL)
-        assert ended.gone(within=1)
+        assert ended.gone()
         assert (await runner.run(sh("sleep 0.01; echo x"))).stdout == b"x\n"
         async with asyncio.timeout(5):
             while not caplog.records:

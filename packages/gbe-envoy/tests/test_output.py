@@ -186,3 +186,45 @@ def test_an_output_that_was_stored_can_be_discarded(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 1
     output.discard()
     assert list(tmp_path.iterdir()) == []
+
+
+class _Busy:
+    """Takes so many lines and has the others counted."""
+
+    def __init__(self, room: int) -> None:
+        self.room = room
+        self.lines: list[bytes] = []
+        self.skipped = 0
+
+    def __call__(self, stream: str, line: bytes) -> None:
+        self.lines.append(line)
+
+    def skip(self, stream: str, lines: int) -> bool:
+        if len(self.lines) < self.room:
+            return False
+        self.skipped += lines
+        return True
+
+
+@pytest.mark.parametrize("piece", [1, 7, 1000, 10**6])
+def test_lines_that_nobody_wants_are_counted_and_not_made(piece: int) -> None:
+    busy = _Busy(2000)
+    splitter = Lines("stdout", busy)
+    text = b"".join(b"%d\n" % number for number in range(50_000)) + b"last"
+    for start in range(0, len(text), piece):
+        splitter.feed(text[start : start + piece])
+    splitter.end()
+    assert busy.lines[:-1] == [b"%d" % number for number in range(len(busy.lines) - 1)]
+    assert busy.lines[-1] == b"last"
+    assert busy.room <= len(busy.lines) - 1 < busy.room + 1024
+    assert len(busy.lines) - 1 + busy.skipped == 50_000
+
+
+def test_all_lines_where_nothing_is_skipped() -> None:
+    lines: list[bytes] = []
+    splitter = Lines("stdout", lambda _, line: lines.append(line))
+    text = b"".join(b"%d\n" % number for number in range(5_000))
+    for start in range(0, len(text), 9_999):
+        splitter.feed(text[start : start + 9_999])
+    splitter.end()
+    assert lines == text.split(b"\n")[:-1]

@@ -163,13 +163,13 @@ async def test_a_timeout_ends_the_grandchildren_too(
     runner: CommandRunner, sh: Sh, tmp_path: Path, pid_from: PidFrom
 ) -> None:
     text = "sleep 600 & echo $! >child; setsid sleep 600 & echo $! >escaped; echo partial; wait"
-    run = asyncio.create_task(runner.run(sh(text, cwd=str(tmp_path)), timeout=0.5))
+    run = asyncio.create_task(runner.run(sh(text, cwd=str(tmp_path)), timeout=2))
     child, escaped = await pid_from(tmp_path / "child"), await pid_from(tmp_path / "escaped")
     result = await run
     assert (result.exit_code, result.timed_out, result.signal) == (124, True, "SIGTERM")
     assert result.stdout == b"partial\n"
-    assert child.gone(within=1)
-    assert escaped.gone(within=1)
+    assert child.gone()
+    assert escaped.gone()
 
 
 async def test_sigkill_follows_after_the_grace_time(
@@ -178,11 +178,13 @@ async def test_sigkill_follows_after_the_grace_time(
     text = (
         "trap '' TERM; (trap '' TERM; sleep 600 & echo $! >child; wait; wait; sleep 600) & while :; do sleep 600; done"
     )
-    run = asyncio.create_task(runner.run(sh(text, cwd=str(tmp_path)), timeout=0.3, limits=Limits(grace=0.2)))
+    cancel = asyncio.Event()
+    run = asyncio.create_task(runner.run(sh(text, cwd=str(tmp_path)), cancel=cancel, limits=Limits(grace=0.2)))
     child = await pid_from(tmp_path / "child")
+    cancel.set()
     result = await run
-    assert (result.exit_code, result.signal) == (124, "SIGKILL")
-    assert child.gone(within=1)
+    assert (result.exit_code, result.signal) == (137, "SIGKILL")
+    assert child.gone()
 
 
 async def test_a_group_whose_leader_ended_gets_the_grace_time(runner: CommandRunner, sh: Sh, tmp_path: Path) -> None:
@@ -241,18 +243,17 @@ async def test_cancelling_the_call_ends_the_command(
     assert not run.done()
     with pytest.raises(asyncio.CancelledError):
         await run
-    assert child.gone(within=0.5)
-    assert leader.gone(within=0.5)
+    assert child.gone()
+    assert leader.gone()
 
 
 async def test_a_background_process_that_holds_stdout_is_ended(
     runner: CommandRunner, sh: Sh, tmp_path: Path, pid_from: PidFrom
 ) -> None:
-    started = time.monotonic()
-    result = await runner.run(sh("sleep 600 & echo $! >child; echo done", cwd=str(tmp_path)))
-    assert time.monotonic() - started < 5
+    async with asyncio.timeout(60):
+        result = await runner.run(sh("sleep 600 & echo $! >child; echo done", cwd=str(tmp_path)))
     assert (result.exit_code, result.stdout) == (0, b"done\n")
-    assert (await pid_from(tmp_path / "child")).gone(within=0.5)
+    assert (await pid_from(tmp_path / "child")).gone()
 
 
 async def test_a_silent_background_process_is_ended(
@@ -333,7 +334,7 @@ async def test_close_ends_what_runs_and_removes_the_directory(sh: Sh, tmp_path: 
     await asyncio.sleep(0)
     await runner.close()
     assert [(await run).cancelled for run in runs] == [True] * 3
-    assert escaped.gone(within=1)
+    assert escaped.gone()
     assert list(spills.iterdir()) == []
     with pytest.raises(RuntimeError, match="closed"):
         await runner.run(sh("true"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from pathlib import Path
 
 import pytest
@@ -50,11 +49,10 @@ class FakeServer:
 
 async def test_nobody_there() -> None:
     url = f"nats://me:secret@127.0.0.1:{free_port()}"
-    started = time.monotonic()
-    with pytest.raises(Unavailable, match=r"nats://127\.0\.0\.1") as caught:
-        await connect(url, ConnectOptions(timeout=0.5))
+    async with asyncio.timeout(30):
+        with pytest.raises(Unavailable, match=r"nats://127\.0\.0\.1") as caught:
+            await connect(url, ConnectOptions(timeout=0.5))
     assert "secret" not in str(caught.value)
-    assert time.monotonic() - started < 3
 
 
 async def test_not_a_url() -> None:
@@ -64,10 +62,9 @@ async def test_not_a_url() -> None:
 
 @pytest.mark.server
 async def test_wrong_password(nats_server: EmbeddedServer) -> None:
-    started = time.monotonic()
-    with pytest.raises(PermissionDenied):
-        await connect(nats_server.url, ConnectOptions(user="gbe", password="wrong", timeout=5))
-    assert time.monotonic() - started < 2
+    async with asyncio.timeout(30):
+        with pytest.raises(PermissionDenied):
+            await connect(nats_server.url, ConnectOptions(user="gbe", password="wrong", timeout=600))
 
 
 async def test_too_old() -> None:

@@ -46,7 +46,7 @@ class Got:
     def payloads(self) -> list[bytes]:
         return [message.payload for message in self.messages]
 
-    async def reach(self, count: int, within: float = 5.0) -> None:
+    async def reach(self, count: int, within: float = 20.0) -> None:
         async with asyncio.timeout(within):
             while len(self.messages) < count:
                 await asyncio.sleep(0.005)
@@ -72,7 +72,7 @@ async def put(bus: Transport, *payloads: bytes) -> None:
     assert all(isinstance(result, PubAck) for result in results), results
 
 
-async def until(condition: Callable[[], bool], within: float = 5.0) -> None:
+async def until(condition: Callable[[], bool], within: float = 20.0) -> None:
     async with asyncio.timeout(within):
         while not condition():
             await asyncio.sleep(0.005)
@@ -188,7 +188,7 @@ async def test_observer_leaves_nothing_behind(bus: NatsTransport) -> None:
     subscription = await bus.subscribe(ConsumerSpec("S"), Got())
     await subscription.stop()
     await subscription.stop()
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(10):
         while (await bus.api("$JS.API.CONSUMER.NAMES.S"))["total"]:
             await asyncio.sleep(0.02)
 
@@ -227,7 +227,7 @@ async def test_pinned_takes_over(server: EmbeddedServer, bus: NatsTransport) -> 
     bus.client.write = lambda frame: None  # type: ignore[method-assign]
     bus.client.write_or_hold = lambda frame: None  # type: ignore[method-assign]
     await put(other, b"2", b"3")
-    await second.reach(2, within=6)
+    await second.reach(2)
     del bus.client.write
     del bus.client.write_or_hold
     await other.close()
@@ -243,7 +243,7 @@ async def test_clean_stop_gives_the_pin_back(server: EmbeddedServer, bus: NatsTr
     await bus.subscribe(spec, second)
     await subscription.stop()
     await put(bus, b"2")
-    await second.reach(1, within=3)
+    await second.reach(1, within=20)
 
 
 async def test_dead_letter_too_large_loses_its_body_not_its_place(server: EmbeddedServer, bus: NatsTransport) -> None:
@@ -277,7 +277,7 @@ async def test_acks_said_while_the_server_is_away_still_count(server: EmbeddedSe
     subscription = await bus.subscribe(ConsumerSpec("S", "g", ack_wait=30), got)
     await put(bus, b"1", b"2")
     await got.reach(2)
-    await asyncio.sleep(0.3)
+    await asyncio.sleep(0.3)  # The server writes what it delivered a moment later; what a kill loses comes again.
     await server.kill()
     await until(lambda: not bus.connected)
     for message in got.messages:
@@ -285,7 +285,7 @@ async def test_acks_said_while_the_server_is_away_still_count(server: EmbeddedSe
     await server.restart()
     await until(lambda: bus.connected)
     await bus.flush()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(10):
         while (await bus.consumer_state("S", "g")).ack_floor != 2:
             await asyncio.sleep(0.02)
     await subscription.stop()
@@ -320,7 +320,7 @@ async def test_handler_that_raises_is_logged(bus: NatsTransport, caplog: pytest.
 async def test_group_state_while_everybody_is_away(server: EmbeddedServer, bus: NatsTransport) -> None:
     subscription = await bus.subscribe(ConsumerSpec("S", "g"), Got())
     assert isinstance(subscription, GroupSubscription)
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(10):
         while not (await bus.consumer_state("S", "g")).waiting:  # the first pull may still be under way
             await asyncio.sleep(0.01)
     await subscription.stop()

@@ -35,9 +35,10 @@ async def opened(bus: NatsTransport) -> NatsJournal:
 async def test_lost_answer_is_found_by_the_nonce(bus: NatsTransport) -> None:
     """The record was stored and its ack never came: success, once."""
     journal = await opened(bus)
-    bus.client._sinks[bus._publisher._sink.sid].lane.callback = lambda batch: None
+    lost = asyncio.Event()
+    bus.client._sinks[bus._publisher._sink.sid].lane.callback = lambda batch: lost.set()
     pending = asyncio.ensure_future(journal.append("j.a", b"one", 0))
-    await asyncio.sleep(0.1)
+    await lost.wait()
     bus.client._sinks[bus._publisher._sink.sid].lane.callback = bus._publisher._answers
     assert await pending == 1
     assert [entry.payload async for entry in journal.replay("j.a")] == [b"one"]
@@ -48,9 +49,10 @@ async def test_lost_answer_and_another_writer(bus: NatsTransport) -> None:
     """The record was not stored, and somebody else's was: a conflict, with what is there."""
     journal = await opened(bus)
     write = bus.client.write
-    bus.client.write = lambda frame: None  # type: ignore[method-assign]
+    lost = asyncio.Event()
+    bus.client.write = lambda frame: lost.set()  # type: ignore[method-assign]
     pending = asyncio.ensure_future(journal.append("j.a", b"mine", 0))
-    await asyncio.sleep(0.05)
+    await lost.wait()
     bus.client.write = write  # type: ignore[method-assign]
     await bus.publish("j.a", b"theirs")
     with pytest.raises(Conflict) as caught:

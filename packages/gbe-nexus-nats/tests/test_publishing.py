@@ -45,11 +45,10 @@ async def test_without_an_id_silence_is_unknown(nats_server_each: EmbeddedServer
     try:
         await transport.ensure_stream(Stream("S", ("s.>",)))
         server.suspend()
-        await asyncio.sleep(0.1)  # Until all its threads stand still.
         pending = transport.publish_many([Outgoing("s.x", b"x")])
         await asyncio.sleep(0.05)
         await server.kill()
-        (result,) = await asyncio.wait_for(pending, 2)
+        (result,) = await asyncio.wait_for(pending, 30)
         assert isinstance(result, Unavailable)
         never_sent = transport.publish_many([Outgoing("s.x", b"y")])
         await server.restart()
@@ -66,7 +65,6 @@ async def test_silence_of_a_stopped_server(nats_server_each: EmbeddedServer, mon
     try:
         await transport.ensure_stream(Stream("S", ("s.>",)))
         server.suspend()
-        await asyncio.sleep(0.1)  # Until all its threads stand still.
         pending = transport.publish_many([Outgoing("s.x", b"x", f"{n}") for n in range(10)])
         await asyncio.sleep(1.0)
         server.resume()
@@ -125,7 +123,7 @@ async def test_permission_denied_is_said_at_once() -> None:
         await owner.ensure_stream(Stream("S", ("s.>", "secret.>")))
         guest = await connect(server.url, server.options_for("guest"))
         try:
-            async with asyncio.timeout(1):
+            async with asyncio.timeout(30):
                 results = await guest.publish_many(
                     [Outgoing("s.x", b"1", "1"), Outgoing("secret.Mixed", b"2", "2"), Outgoing("s.x", b"3", "3")]
                 )
@@ -152,7 +150,7 @@ async def test_a_raising_callback_harms_no_other(nats_server_each: EmbeddedServe
         second = transport.publish_many([Outgoing("s.x", b"2")])
         chained: list[object] = []
         second.then(lambda results: transport.publish_many([Outgoing("s.x", b"3")]).then(chained.extend))
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(10):
             while not chained:
                 await asyncio.sleep(0.01)
         assert first.done

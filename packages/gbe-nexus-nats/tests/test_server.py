@@ -6,7 +6,6 @@ import signal
 import stat
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -178,9 +177,7 @@ async def test_a_suspended_server_answers_again_and_can_be_stopped(tmp_path: Pat
     async with EmbeddedServer(tmp_path) as server, client(server.url, server.options) as connection:
         server.suspend()
         assert server.pid is not None
-        async with asyncio.timeout(10):  # the signal reaches a busy machine's threads one after the other
-            while not all_stopped(server.pid):
-                await asyncio.sleep(0.001)
+        assert all_stopped(server.pid), "the signal reaches a busy machine's threads one after the other"
         flushed = asyncio.create_task(connection.flush(timeout=30))
         done, _ = await asyncio.wait([flushed], timeout=0.1)
         assert not done
@@ -260,10 +257,9 @@ async def test_port_taken() -> None:
 
 async def test_directory_in_use(tmp_path: Path) -> None:
     async with EmbeddedServer(tmp_path) as first:
-        began = time.monotonic()
-        with pytest.raises(DataDirectoryInUse, match=rf"in use by another server \(pid {first.pid}\)"):
-            await EmbeddedServer(tmp_path).start()
-        assert time.monotonic() - began < 10
+        async with asyncio.timeout(60):
+            with pytest.raises(DataDirectoryInUse, match=rf"in use by another server \(pid {first.pid}\)"):
+                await EmbeddedServer(tmp_path).start(timeout=600)
         assert first.running
 
 

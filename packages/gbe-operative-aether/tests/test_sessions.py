@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-import io
 import json
 import os
 import signal
@@ -24,10 +23,8 @@ from gbe_jobs_domain.payloads import ControlKind, TaskEnded, TaskQueued
 from gbe_nexus import NotFound, connect
 from gbe_operative.settings import WorkerSettings
 from gbe_operative.testing import Hall
-from gbe_operative_aether import engine, wire
-from gbe_operative_aether.frames import LENGTH, LOG_FILE, Begin, Ended, decode_answer
+from gbe_operative_aether import wire
 from gbe_operative_aether.operative import AetherOperative
-from gbe_operative_aether.steering import Steering
 
 ENDLESS = 1_000_000_000
 """Ticks of a session that nobody waits for."""
@@ -380,43 +377,3 @@ async def test_the_engine_sees_no_secret_of_its_worker(monkeypatch: pytest.Monke
             assert b"hush" not in Path(f"/proc/{pid}/environ").read_bytes()
         assert operative.pids
     await bus.close()
-
-
-def test_a_log_that_takes_too_long_when_a_session_is_cancelled_ends_early_and_all_else_is_left_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Or the worker would lose its patience, and log, figures and outcome of a session of millions of ticks be lost."""
-    monkeypatch.setattr(engine, "CANCELLED_LOG", -1.0)
-
-    class Cancelling(Steering):
-        """Cancels when it is looked at for the twentieth time."""
-
-        looks = 0
-
-        @property
-        def cancelled(self) -> bool:
-            self.looks += 1
-            return self.looks >= 20
-
-    answers = io.BytesIO()
-    host = engine.Host(Cancelling(io.BytesIO()), answers)
-    texts = {name: text.encode() for name, text in documents(ticks=ENDLESS).items()}
-    host.run(Begin(str(tmp_path), 100.0, documents={**texts, "pfna": b"null"}))
-    body = answers.getvalue()
-    *_, ended = _answers(body)
-    assert isinstance(ended, Ended)
-    assert (ended.result, ended.log, ended.bundle) == (wire.SessionResult.CANCELLED, True, False)
-    assert ended.log_entries > 2 * engine.LINES
-    written = gzip.decompress((tmp_path / LOG_FILE).read_bytes()).splitlines()
-    assert len(written) == engine.LINES
-    assert json.loads(written[0])["event"] == "run_start"
-    assert ended.ticks_completed > engine.LINES
-
-
-def _answers(body: bytes) -> list[object]:
-    found: list[object] = []
-    while body:
-        (length,) = LENGTH.unpack(body[: LENGTH.size])
-        found.append(decode_answer(body[LENGTH.size : LENGTH.size + length]))
-        body = body[LENGTH.size + length :]
-    return found

@@ -97,6 +97,19 @@ def test_the_owner_opens_and_closes() -> None:
     assert why_not("10.0.0.1", allow=("10.0.0.0/8",), deny=nothing_else) is None
 
 
+def test_entries_for_ipv6_that_stands_for_ipv4() -> None:
+    assert why_not("8.8.8.8", deny=("::ffff:8.8.8.8",)) == "denied on this host"
+    assert why_not("8.8.8.8", deny=("::ffff:8.0.0.0/104",)) == "denied on this host"
+    assert why_not("127.0.0.1", allow=("[::ffff:127.0.0.1]:8080",), port=8080) is None
+    for network in ("::/0", "64:ff9b::/96"):
+        assert why_not("64:ff9b::808:808", deny=(network,)) == "denied on this host"
+        assert why_not("8.8.8.8", deny=(network,)) is None
+        assert why_not("64:ff9b::808:808", allow=("8.8.8.8",), deny=(network,)) is None, "the narrower counts"
+        assert why_not("64:ff9b::7f00:1", allow=(network,)) == "loopback"
+    assert why_not("2002:808:808::1", deny=("2002::/16",)) == "denied on this host"
+    assert why_not("::ffff:8.8.8.8", deny=("::/0",)) is None, "it is a connection by IPv4"
+
+
 def test_one_port() -> None:
     assert why_not("127.0.0.1", allow=("127.0.0.1:8080",), port=8080) is None
     assert why_not("127.0.0.1", allow=("127.0.0.1:8080",), port=4222) == "loopback"

@@ -8,6 +8,7 @@ import logging
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +188,16 @@ async def test_answers_that_make_no_sense(hall: Hall, web: Web, body: bytes) -> 
     assert "the service's answer" in ended.outcome.error
 
 
+@pytest.mark.parametrize("about", [{}, {"model": None, "usage": None}, {"model": 5, "usage": "little"}])
+async def test_what_a_service_says_about_its_answer_is_no_reason_to_lose_it(
+    hall: Hall, web: Web, about: dict[str, Any]
+) -> None:
+    web.routes[PATH] = json_reply({"choices": [{"message": {"content": "dear words"}}], **about})
+    ended = await ask(hall, web, {"model": "m", "prompt": "p"})
+    said = {"text": "dear words", "model": "", "usage": None, "finish_reason": None}
+    assert ended.outcome.data.decoded() == said
+
+
 async def test_an_endless_answer(hall: Hall, web: Web) -> None:
     async def endless() -> AsyncIterator[bytes]:
         while True:
@@ -283,6 +294,7 @@ async def test_the_key_is_told_nowhere(
     monkeypatch.setenv("GBE_LLM_API_KEY", KEY)
     monkeypatch.setenv("GBE_LLM_BASE_URL", f"{web.url}/v1")
     replies = [json_reply({"error": {"message": f"bad {KEY}"}}, 500), completion(f"your key is {KEY}")]
+    replies = [replace(reply, headers={**reply.headers, "X-Your-Key": KEY}) for reply in replies]
     web.routes[PATH] = lambda received: replies.pop(0)
     spy: list[bytes] = []
     await hall.transport.listen(["gbe.>"], lambda subject, body: spy.append(body))

@@ -190,6 +190,15 @@ def test_all_that_is_missing_is_named_at_once() -> None:
         Signature(function).arguments({"c": "2"})
 
 
+def test_all_that_does_not_fit_is_told_at_once() -> None:
+    with pytest.raises(ArgumentError) as caught:
+        Signature(resize).arguments({"width": "wide", "sharp": "maybe", "sarp": "1"})
+    assert str(caught.value) == (
+        "param 'width': found 'wide', expected int; param 'sharp': found 'maybe', expected bool; "
+        "unknown param 'sarp'; missing param: path; it takes path: str, width: int = 800, sharp: bool = False"
+    )
+
+
 def test_defaults_are_left_to_the_function() -> None:
     assert Signature(resize).arguments({"path": "a"}) == {"path": "a"}
 

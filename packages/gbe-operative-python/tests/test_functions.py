@@ -316,6 +316,30 @@ async def test_what_a_function_spoils_the_next_does_not_find(served: Served) -> 
     ] == "cleaned up"
 
 
+async def test_output_that_a_function_redirected_or_closed_is_the_next_ones_again(served: Served) -> None:
+    for what in ("descriptors", "redirect"):
+        spoilt = data(await served.run("spoil", what=what))
+        assert (await served.run("resize-image", path="a")).output == ["resizing a"]
+        assert data(await served.run("who"))["pid"] != spoilt
+
+
+async def test_a_process_that_a_function_forked_serves_nothing(served: Served, tmp_path: Path) -> None:
+    """It has the same socket: two would take each other's tasks, and give each other's answers."""
+    for end in ("return", "raise"):
+        pid_file = tmp_path / end
+        assert data(await served.run("fork", pid_file=pid_file, end=end)) == "parent"
+        (forked,) = await pids_in(pid_file)
+        async with asyncio.timeout(10):
+            while runs(forked):
+                await asyncio.sleep(0.005)
+    for _ in range(5):
+        assert data(await served.run("who"))["pid"] != forked
+
+
+async def test_a_forked_process_is_terminated_as_any_other(served: Served) -> None:
+    assert data(await served.run("fork-and-terminate")) == -signal.SIGTERM
+
+
 async def test_a_function_that_says_too_much_or_nonsense(served: Served) -> None:
     assert isinstance(await served.run("spoil", what="progress"), Completed)
     assert len((await served.run("spoil", what="message")).error) <= 1 << 16

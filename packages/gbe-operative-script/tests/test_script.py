@@ -111,7 +111,7 @@ async def test_interpreters_that_are_none(scripts: Scripts, interpreter: str, sa
         ("echo hello\n", 0o755, "it has no #! line; name an interpreter"),
         ("#!\n", 0o755, "its #! line names nothing"),
         ("#!/no/such/shell -e\n", 0o755, "its #! line: '/no/such/shell' is not there"),
-        ("#!/bin/sh\r\n", 0o755, r"its #! line: '/bin/sh\\r' is not there"),
+        ("#!/bin/sh\r\n", 0o755, r"its #! line: '/bin/sh\\r' is not there; its lines end in CR LF"),
         ("#!/usr/bin/env no-such-language\n", 0o755, "its #! line: cannot run 'no-such-language'"),
     ],
 )

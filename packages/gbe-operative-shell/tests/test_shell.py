@@ -12,8 +12,14 @@ import pytest
 
 from gbe_jobs_domain.edges import Inline, Ref
 from gbe_jobs_domain.outcomes import Completed, Failed, FailureKind
+from gbe_jobs_domain.payloads import SecretRef
+from gbe_nexus import Transport
 from gbe_operative.contract import OperativeError
+from gbe_operative.secrets import Secrets
+from gbe_operative.settings import WorkerSettings
+from gbe_operative.testing import Hall
 from gbe_operative_command.testing import runs
+from gbe_operative_shell import ShellOperative
 
 Shell = Any  # of conftest.py, which can't be imported
 
@@ -170,3 +176,32 @@ async def test_directories_are_private_and_empty(shell: Shell) -> None:
     assert {tuple(outcome.output[1:]) for outcome in outcomes} == {("700",)}
     again = await shell.run("ls -A")
     assert again.output == []
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        # what is shown of stderr as the error begins within the secret
+        """printf %s "$TOKEN" >&2; head -c 8180 /dev/zero | tr '\\0' x >&2; exit 143""",
+        # what is kept of stderr does
+        """printf %s "$TOKEN" >&2; head -c 65520 /dev/zero | tr '\\0' x >&2; exit 3""",
+        # what is kept of a large output does
+        """head -c 300000 /dev/zero | tr '\\0' x; printf %s "$TOKEN"; head -c 65520 /dev/zero | tr '\\0' y""",
+        # a piece of a very long line does
+        """head -c 65520 /dev/zero | tr '\\0' x; printf %s "${TOKEN%words}"; sleep 0.4; echo words; sleep 0.4""",
+    ],
+)
+async def test_no_piece_of_a_secret_is_told_where_a_text_is_cut(transport: Transport, command: str) -> None:
+    """P18: the value does not appear, nor what is left of it when only a part of a text is passed on."""
+    token = "tr0ub4dor-and-three-more-words"
+    pieces = [token[at : at + 9].encode() for at in range(len(token) - 8)]
+    spy: list[bytes] = []
+    async with Hall.on(transport) as hall:
+        await transport.listen(["gbe.>"], lambda subject, body: spy.append(body))
+        secrets = Secrets({"GBE_SECRET_TOKEN": token})
+        await hall.worker(ShellOperative(), secrets=secrets, settings=WorkerSettings(moment=0.05)).start()
+        await hall.queue(hall.task("a", "shell", params={"command": command, "TOKEN": SecretRef("token")}))
+        (ended,) = await hall.ends()
+    assert spy
+    assert not [body for body in spy if any(piece in body for piece in pieces)]
+    assert "***" in str(ended.outcome)

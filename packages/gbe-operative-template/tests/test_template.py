@@ -274,9 +274,18 @@ async def test_the_output_file(templates: Templates, tmp_path: Path) -> None:
     await refused(templates, "undefined", "{{ x }}", output_path="out.conf")
     with pytest.raises(OperativeError, match=r"output_path '\.\./away': it is outside of"):
         await templates.run("x", output_path="../away")
+    (templates.root / "directory").mkdir()
+    for path, says in {"../away": "outside", "directory": "a directory", "": "no path", "new/": "no name"}.items():
+        with pytest.raises(OperativeError, match=says) as caught:
+            await templates.run("x", output_path=path)
+        assert caught.value.kind is FailureKind.REJECTED, "it can't get better"
+    (templates.root / "file").touch()
+    with pytest.raises(OperativeError, match="Not a directory") as caught:
+        await templates.run("x", output_path="file/x")
+    assert caught.value.retryable
     assert (templates.root / "out.conf").read_bytes() == content, "whole, whatever fails after it"
     assert not (tmp_path / "away").exists()
-    assert os.listdir(templates.root) == ["out.conf"]
+    assert sorted(os.listdir(templates.root)) == ["directory", "file", "out.conf"]
 
 
 async def test_a_service_without_a_root(transport: Transport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from importlib.metadata import EntryPoint
@@ -93,16 +95,39 @@ def test_an_installed_package_makes_one_of_it(app: None, monkeypatch: pytest.Mon
         ("failing", "failing.py:1)"),
         ("needing", "--app needing: ModuleNotFoundError: No module named 'no_such_library'"),
         ("mistyped", "--app mistyped: SyntaxError: "),
+        ("leaving", "--app leaving: it ends the process when it is imported ("),
+        ("leaving", "leaving.py:2)"),
+        ("using", "--app using: JSONDecodeError: Expecting value: line 1 column 1 (char 0) ("),
+        ("using", "using.py:3)"),
     ],
 )
 def test_what_is_wrong_is_named(app: None, write: Callable[[str, str], None], location: str, says: str) -> None:
     write("failing", "1 / 0")
     write("needing", "import no_such_library")
     write("mistyped", "def f(:")
+    write("leaving", "import sys\nsys.exit(3)")
+    write("using", "import json\n\njson.loads('')")
     with pytest.raises(PluginError) as caught:
         load_app(location)
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_app_that_waits_for_ever_can_be_interrupted(
+    write: Callable[[str, str], None], tmp_path: Path, number: signal.Signals
+) -> None:
+    write("waiting", "import threading\nopen('imports', 'w').close()\nthreading.Event().wait(60)")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "gbe_operative", "--app", "waiting", "--nats", "memory://"],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+    )
+    while not (tmp_path / "imports").exists():
+        assert process.poll() is None
+    process.send_signal(number)
+    assert process.communicate(timeout=20)[1] == b""
+    assert process.returncode == 0
 
 
 def test_it_is_one_line_and_exit_code_2(app: None, capfd: pytest.CaptureFixture[str]) -> None:

@@ -392,8 +392,25 @@ def test_a_number_that_is_a_secret_leaves_json() -> None:
 
 def test_no_secrets_no_masker() -> None:
     assert not Masker(["", "abc"])
-    assert Masker([]).text("x") == "x"
+    assert Masker([]).text("x") == Masker([]).excerpt("x") == "x"
     assert Masker([]).raw(b"x") == b"x"
+
+
+def test_pieces_of_secrets_where_a_text_was_cut() -> None:
+    secret = "correct horse battery staple"
+    masker = Masker([secret, "s3cret"])
+    for cut in range(1, len(secret)):
+        begun, rest = secret[:cut], secret[cut:]
+        assert masker.excerpt(f"it is {begun}") == ("it is ***" if len(begun) >= 8 else f"it is {begun}")
+        assert masker.excerpt(f"{rest} it is") == ("*** it is" if len(rest) >= 8 else f"{rest} it is")
+        shown = masker.excerpt(f"'{begun}…{rest}'")
+        assert shown.startswith("'***…" if len(begun) >= 8 else f"'{begun}…")
+        assert masker.excerpt_raw(f"{rest} \udcff".encode("utf-8", "surrogateescape")).endswith(b" \xff")
+    assert masker.excerpt("ret and more, s3c") == "*** and more, ***"
+    for text in ("", "…", "staple", "a correct horse is", f"{secret[:20]}, {secret[8:]}x"):
+        assert masker.excerpt(text) == text
+    assert masker.excerpt(f"{secret}{secret[8:]}") == "***" + secret[8:], "cut nowhere"
+    assert Masker(["aaaaaaaaaaaaaaaa"]).excerpt("a" * 15 + "b" + "a" * 9) == "***b***"
 
 
 @given(st.lists(st.sampled_from([b"s3cret", b"s3", b"cret", b"x", b"s3cre", b"t", b"s3cs3cret"]), max_size=20))

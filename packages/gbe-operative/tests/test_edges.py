@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from gbe_jobs_domain.edges import ARTIFACT_STORE, Ref, inline
+from gbe_jobs_domain.edges import ARTIFACT_STORE, Inline, Ref, inline
 from gbe_jobs_domain.outcomes import Completed, Failed, FailureKind, Skipped, TaskOutcome
 from gbe_jobs_domain.payloads import OnLost, RetryPolicy, SecretRef, encode
 from gbe_jobs_domain.records import JournalRecord, OutcomeRecord
@@ -98,6 +98,25 @@ async def test_a_failure_keeps_its_own_error_beside_it(hall: Hall) -> None:
     outcome = (await one_end(hall, name="big")).outcome
     assert outcome.error.startswith("exploded\ntask 'big': data is 5,002 bytes, the limit is 4,000")
     assert outcome.data is None
+
+
+@pytest.mark.parametrize("awaits", [False, True])
+@pytest.mark.parametrize("ends", [Completed, lambda data: Failed(error="exploded", data=data)])
+async def test_deeply_nested_data_is_handed_on_by_reference(
+    hall: Hall, store: ArtifactStore, awaits: bool, ends: Callable[..., TaskOutcome]
+) -> None:
+    """Within a report, a journal record and a reader's call stack it would be too deep for some of them."""
+    text = b"[" * 900 + b"]" * 900
+    outcome = ends(data=Inline(msgspec.Raw(text), 1))
+
+    async def later(execution: Execution) -> TaskOutcome:
+        return outcome
+
+    await hall.worker(Doing(later if awaits else lambda execution: outcome)).start()
+    data = (await one_end(hall)).outcome.data
+    assert isinstance(data, Ref)
+    assert (data.media_type, data.items) == ("application/json", 1)
+    assert await store.read(data.key, limit=10_000) == text
 
 
 @pytest.mark.parametrize("kind", ["bytes", "file", "stream"])

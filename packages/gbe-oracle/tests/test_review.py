@@ -117,6 +117,8 @@ async def test_two_failures_of_one_task_in_one_read(
         {"state": "exploded"},
         {"error": "no state"},
         {"state": "failed", "error": "x", "exit_code": "seven"},
+        {"state": "completed", "data": {"kind": "inline", "value": json.decode("[" * 800 + "]" * 800)}},
+        {"state": "completed", "of_a_later_version": json.decode("[" * 800 + "]" * 800)},
         [1],
     ],
 )

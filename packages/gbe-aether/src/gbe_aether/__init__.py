@@ -1,7 +1,7 @@
 """The Aether engine: the CMP-0 tick loop with its five pillars, exact and fast."""
 
 from gbe_aether.apxi import APXiFitV1, ConstSegmentV1, LinearTrendV1, RunSegmentV1, best_fit, fit
-from gbe_aether.bundle import Bundle, BundleWriter, documents_of, extend_bundle, write_bundle
+from gbe_aether.bundle import Bundle, BundleWriter, documents_of, extend_bundle, write_bundle, write_digest_bundle
 from gbe_aether.canonical import H, canonical, plain
 from gbe_aether.documents import MAX_DOCUMENT_BYTES
 from gbe_aether.errors import NotFoundError
@@ -103,6 +103,7 @@ __all__ = [
     "BundleWriter",
     "documents_of",
     "write_bundle",
+    "write_digest_bundle",
     "extend_bundle",
     "LedgerVerification",
     "verify_ledger",

@@ -11,11 +11,16 @@
 | `logs.jsonl` | the log entries that were kept in memory |
 | `session_snapshot.json` | the snapshot in its recorded form, unless it was left out |
 | `hashes.jsonl` | in a bundle without records: the hashes of each tick's ledger, P-block, DATA envelope and U-ledger entry |
+| `digests.jsonl` | in a bundle without records or hashes: SHA-256 over the hashes of the ledgers and P-blocks of up to some thousand ticks each |
 | `manifest.json` | the last member: the format, the status, `records`, and `{name: {sha256, size}}` of all others |
 
 The records of a long run are many times what they follow from, so beyond `RECORD_VALUES` a bundle has their hashes
-(`records` is `hashes`, not `all`) instead of the eight members with records. It is verified by running the session again
-from its inputs and comparing every hash.
+(`records` is `hashes`, not `all`) instead of the eight members with records, and beyond `HASHED_TICKS` only digests of
+them, which were made as it ran. It is verified by running the session again from its inputs and comparing every one.
+
+A session that was stopped after millions of ticks, or failed, has no U-ledger, and nobody waits until it has. Its bundle
+(`write_digest_bundle`) is written at once whatever its length: `inputs.json`, `session.json` with status, error, final
+state and manifests, and the digests.
 """  # noqa: E501 - a table
 
 import contextlib
@@ -26,14 +31,17 @@ import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from gbe_aether.canonical import json_bytes, plain, record_bytes
 from gbe_aether.introspection import build_introspection_view
 from gbe_aether.result import SessionRunResult
 from gbe_aether.session_config import SessionConfigV1
 from gbe_aether.snapshots import snapshot_text
-from gbe_aether.verification import TickTexts, session_part, tick_hashes
+from gbe_aether.verification import TickTexts, session_part, tick_hashes, trace_part
+
+if TYPE_CHECKING:
+    from gbe_aether.session import Session
 
 FORMAT = "gbe-aether-bundle/1"
 MANIFEST = "manifest.json"
@@ -44,7 +52,11 @@ SNAPSHOT_VALUES = 250_000
 RECORD_VALUES = 500_000
 """Up to how many values a bundle holds the records themselves unless told otherwise: some three seconds of writing."""
 
+HASHED_TICKS = 1_000_000
+"""Up to how many ticks a bundle without records holds the hashes of each unless told otherwise: 165 MB."""
+
 HASHES = "hashes.jsonl"
+DIGESTS = "digests.jsonl"
 
 _BLOCK = 256 * 1024
 _LINE_LIMIT = 256 * 1024 * 1024
@@ -126,7 +138,8 @@ def write_bundle(
         result: Completed or cancelled; a cancelled one's U-ledger is sealed first.
         path: The file; one that is there is replaced when the new one is complete.
         records: Whether the records of the ticks are in it, or their hashes only; unless said, the records are
-            where the run has at most `RECORD_VALUES` values.
+            where the run has at most `RECORD_VALUES` values, and their hashes where it has at most `HASHED_TICKS`
+            ticks; else there are digests.
         snapshot: Whether the session snapshot, which repeats most records, is in it; unless said,
             it is where the run has at most `SNAPSHOT_VALUES` values.
         further: More members, by name.
@@ -142,15 +155,16 @@ def write_bundle(
     history, sealing = ticks.history, ticks.sealing
     every = range(1, result.completed_ticks + 1)
     values = len(every) * (len(config.topology.edges) + config.topology.N)
+    digests = records is None and len(every) > HASHED_TICKS
     if records is None:
-        records = values <= RECORD_VALUES
+        records = values <= RECORD_VALUES and not digests
     if snapshot is None:
         snapshot = values <= SNAPSHOT_VALUES
     about = {
         "gid": config.gid,
         "run_id": config.run_id,
         "status": result.status,
-        "records": "all" if records else "hashes",
+        "records": "all" if records else "digests" if digests else "hashes",
         "total_ticks": config.total_ticks,
         "completed_ticks": result.completed_ticks,
         "uledger_last_hash": ticks.last_hash,
@@ -166,17 +180,55 @@ def write_bundle(
             bundle.add("i_blocks.jsonl", _records(ticks.i_blocks))
             bundle.add("scenes.jsonl", _records(ticks.scenes))
             bundle.add("envelopes.jsonl", _records(result.all_envelopes()))
+        elif digests:
+            bundle.add(DIGESTS, _digest_lines(history.digests(len(every))))
         else:
             bundle.add(HASHES, _lines(tick_hashes(result)))
         bundle.add("codex_motifs.jsonl", _records(ticks.codex_motifs))
         bundle.add("codex_proposals.jsonl", _records(ticks.codex_proposals))
         bundle.add("introspection.json", json_bytes(build_introspection_view(result).summary()))
         bundle.add("metrics.json", json_bytes(plain(result.metrics)))
-        bundle.add("logs.jsonl", _lines(map(record_bytes, result.logs)))
+        bundle.add("logs.jsonl", _lines(result.logs.lines()))
         if snapshot:
             bundle.add("session_snapshot.json", (piece.encode("ascii") for piece in snapshot_text(result)))
         for name, content in (further or {}).items():
             bundle.add(name, content)
+
+
+def write_digest_bundle(session: "Session", path: str | os.PathLike[str], step: Step | None = None) -> None:
+    """Write what a session did so far to a zip file, at once and whatever its length: digests of its ticks.
+
+    Args:
+        session: In any phase, also failed or closed.
+        path: The file; one that is there is replaced when the new one is complete.
+        step: As in `write_bundle`.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    config, checkpoint = session.config, session.checkpoint
+    about = {
+        "gid": config.gid,
+        "run_id": config.run_id,
+        "status": session.phase,
+        "records": "digests",
+        "total_ticks": config.total_ticks,
+        "completed_ticks": session.tick,
+        "uledger_last_hash": None if checkpoint is None else checkpoint.head_hash,
+    }
+    said = {
+        **trace_part(session),
+        "format": FORMAT,
+        "status": session.phase,
+        "nid": config.nid,
+        "total_ticks": config.total_ticks,
+        "manifests_order": list(session.manifests),
+        "governance": config.governance.snapshot(),
+    }
+    with BundleWriter(path, about, step) as bundle:
+        bundle.add("inputs.json", json_bytes(documents_of(config)))
+        bundle.add("session.json", json_bytes(said))
+        bundle.add(DIGESTS, _digest_lines(session.digests()))
 
 
 def extend_bundle(
@@ -260,6 +312,10 @@ class Bundle:
             where = "the manifest" if name in names else "the file"
             raise ValueError(f"{self.path}: {name} is missing in {where}")
         for name in self.members:
+            expected = self.manifest["members"][name]
+            if not isinstance(expected, dict) or expected.get("size") != self._zip.getinfo(name).file_size:
+                raise ValueError(f"{self.path}: {name} is not what the manifest says it is")
+        for name in self.members:
             for _ in self.blocks(name):
                 pass
 
@@ -272,7 +328,12 @@ class Bundle:
     @property
     def has_records(self) -> bool:
         """Whether the records are in it; else there are only their hashes."""
-        return HASHES not in self.members
+        return HASHES not in self.members and not self.has_digests
+
+    @property
+    def has_digests(self) -> bool:
+        """Whether there are neither records nor hashes of each tick, but digests."""
+        return DIGESTS in self.members
 
     def tick_texts(self) -> Iterator[TickTexts]:
         """What is hashed of each tick, in a bundle that has the records."""
@@ -345,6 +406,8 @@ def _session_json(result: SessionRunResult) -> dict[str, Any]:
         "status": result.status,
         "nid": result.config.nid,
         "total_ticks": result.config.total_ticks,
+        "chain": ticks.history.chain(result.completed_ticks),
+        "error": None,
         "final_state": result.final_state,
         "manifests": {name: plain(manifest) for name, manifest in ticks.manifests.items()},
         "manifests_order": list(ticks.manifests),
@@ -353,6 +416,11 @@ def _session_json(result: SessionRunResult) -> dict[str, Any]:
         "governance_summary": ticks.governance_summary(),
         "lifecycle_envelopes": [plain(each) for each in result.lifecycle_envelopes],
     }
+
+
+def _digest_lines(digests: Iterable[tuple[int, str]]) -> Iterator[bytes]:
+    for tick, digest in digests:
+        yield b'{"sha256":"%b","tick":%d}\n' % (digest.encode(), tick)
 
 
 def _lines(texts: Iterable[bytes]) -> Iterator[bytes]:

@@ -15,7 +15,7 @@ from typing import Any
 from gbe_aether import fixtures
 from gbe_aether.bundle import Bundle, write_bundle
 from gbe_aether.canonical import plain
-from gbe_aether.documents import read_document
+from gbe_aether.documents import open_regular, read_document
 from gbe_aether.golden import verify_golden
 from gbe_aether.introspection import build_introspection_view
 from gbe_aether.registry import load_scenario_registry
@@ -59,8 +59,9 @@ def _complain(problem: object, code: int) -> int:
 
 def _one_line(error: BaseException) -> str:
     if isinstance(error, OSError) and error.filename:
-        return f"{error.strerror}: {error.filename}"
-    text = str(error) or type(error).__name__
+        # Where a finished file cannot get its name, that is the second.
+        return f"{error.strerror}: {error.filename2 or error.filename}"
+    text = " ".join([str(error) or type(error).__name__, *getattr(error, "__notes__", ())])
     return " ".join(text.split())
 
 
@@ -260,13 +261,20 @@ def _verify(options: argparse.Namespace) -> int:
         try:
             worst = max(worst, _verify_file(file))
         except _INPUT_ERRORS as error:
-            print(f"BAD   {file}: {_one_line(error)}")
+            print(f"BAD   {_printable(str(file))}: {_one_line(error)}")
             worst = 2
     return worst
 
 
+def _printable(text: str) -> str:
+    """On one line, whatever is in it."""
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
+
+
 def _verify_file(file: Path) -> int:
-    if zipfile.is_zipfile(file):
+    with open_regular(file, "Golden file") as opened:
+        zipped = zipfile.is_zipfile(opened)
+    if zipped:
         with Bundle(file) as bundle:
             bundle.check()
         return _tell_ledger(file, verify_ledger(file))
@@ -276,18 +284,21 @@ def _verify_file(file: Path) -> int:
     failed = 0
     for outcome in verify_golden(document):
         if outcome.passed:
-            print(f"ok    {file.name}: {outcome.case}")
+            print(f"ok    {_printable(file.name)}: {_printable(outcome.case)}")
         else:
             failed = 1
-            print(f"FAIL  {file.name}: {outcome.case}: {outcome.diffs[0].render()}")
+            print(f"FAIL  {_printable(file.name)}: {_printable(outcome.case)}: {_printable(outcome.diffs[0].render())}")
     return failed
 
 
 def _tell_ledger(file: Path, found: Any) -> int:
     if found.ok:
-        print(f"ok    {file.name}: {found.ticks} entries, last {found.last_hash}")
+        if found.ticks and found.last_hash is None:
+            print(f"ok    {_printable(file.name)}: {found.ticks} ticks; it ended before its U-ledger was built")
+        else:
+            print(f"ok    {_printable(file.name)}: {found.ticks} entries, last {found.last_hash}")
         return 0
-    print(f"FAIL  {file.name}: {found.problem}")
+    print(f"FAIL  {_printable(file.name)}: {_printable(found.problem)}")
     return 1
 
 

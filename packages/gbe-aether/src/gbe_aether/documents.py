@@ -9,7 +9,7 @@ import json
 import os
 import stat
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import IO, Any, NoReturn
 
 MAX_DOCUMENT_BYTES = 32 * 1024 * 1024
 """The size up to which a document is read: 32 MiB, some 400,000 edges. Parsed it can take 25 times as much memory."""
@@ -46,20 +46,36 @@ def read_document(path: str | os.PathLike[str], what: str) -> Any:
     file = Path(path)
     if file.suffix.lower() in {".yaml", ".yml"}:
         raise ValueError(f"{what} must be a JSON file: {file}: YAML is not supported")
-    resolve(file, what)
-    # Not to wait for a writer when the path is a named pipe.
-    handle = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with open(handle, "rb") as stream:
-        status = os.fstat(handle)
-        if not stat.S_ISREG(status.st_mode):
-            raise ValueError(f"{what} must be a regular file: {file}")
+    with open_regular(file, what) as stream:
+        status = os.fstat(stream.fileno())
         if status.st_size > MAX_DOCUMENT_BYTES:
             raise ValueError(_too_large(what, file, status.st_size))
         # A file may grow while it is read.
         content = stream.read(MAX_DOCUMENT_BYTES + 1)
     if len(content) > MAX_DOCUMENT_BYTES:
         raise ValueError(_too_large(what, file, len(content)))
-    return parse_document(content, f"{what} {file}")
+    try:
+        return parse_document(content, f"{what} {file}")
+    except ValueError as error:
+        # The JSON error itself doesn't say where it is.
+        if str(file) not in str(error):
+            error.add_note(f"(in {file})")
+        raise
+
+
+def open_regular(file: Path, what: str) -> IO[bytes]:
+    """Open a file to read, if it is a regular one: no folder, no device, no pipe whose writer one would wait for.
+
+    Raises:
+        ValueError: it is none, or a cycle of symbolic links.
+        OSError: it cannot be opened.
+    """
+    resolve(file, what)
+    handle = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise ValueError(f"{what} must be a regular file: {file}")
+    return os.fdopen(handle, "rb")
 
 
 def parse_document(content: bytes | str, what: str) -> Any:

@@ -56,6 +56,8 @@ def verify_golden(document: Any, kernel: str | None = None) -> Iterator[GoldenOu
     if "cases" in document:
         if not isinstance(document["cases"], list):
             raise ValueError("not a golden file: cases must be a list")
+        if not document["cases"]:
+            raise ValueError("not a golden file: it has no cases")
         for case in document["cases"]:
             yield _verify_error(case)
     elif isinstance(document.get("expect"), dict) and isinstance(document.get("inputs"), dict):
@@ -65,7 +67,7 @@ def verify_golden(document: Any, kernel: str | None = None) -> Iterator[GoldenOu
 
 
 def _verify_case(document: Mapping[str, Any], kernel: str | None) -> GoldenOutcome:
-    name = str(document.get("case"))
+    name = str(document.get("case", "?"))
     try:
         result = _run(document, kernel)
         found = observe(result, document["expect"])
@@ -79,7 +81,7 @@ def _verify_case(document: Mapping[str, Any], kernel: str | None) -> GoldenOutco
 def _verify_error(case: Any) -> GoldenOutcome:
     if not isinstance(case, dict) or not isinstance(case.get("inputs"), dict):
         return GoldenOutcome("?", [SnapshotDiff("inputs", "an object", case)])
-    name = str(case.get("case"))
+    name = str(case.get("case", "?"))
     expected = {key: value for key, value in case.items() if key not in ("inputs", "tags", "note", "mode")}
     stage, error = "none", None
     with tempfile.TemporaryDirectory(prefix="gbe-aether-") as folder:

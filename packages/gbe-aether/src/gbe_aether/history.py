@@ -32,7 +32,7 @@ class History:
         self._stepper = stepper
         self._states = Column(spool)
         self._chain = Column(spool)
-        self._hashes = Column(spool, width=64)
+        self._hashes = Column(spool, width=64, digested=True)
         self.initial = list(config.initial_state)
         before = self.queue.vector(0)
         if before is not None:
@@ -55,6 +55,24 @@ class History:
     def chain(self, tick: int) -> int:
         """C_t of a tick; of tick 0 it is C0."""
         return int(self._chain[tick - 1].split(b" ")[0]) if tick else self.config.profile.C0
+
+    def chain_texts(self, start: int) -> Iterator[tuple[bytes, bytes]]:
+        """The text of C_(t-1) and C_t of each tick t from `start` + 1 on."""
+        before = b"%d" % self.chain(start)
+        for frame in self._chain.iterate(start):
+            after = frame.split(b" ", 1)[0]
+            yield before, after
+            before = after
+
+    def digests(self, ticks: int) -> Iterator[tuple[int, str]]:
+        """SHA-256 over the hashes of the ledgers and P-blocks of some thousand ticks each, up to `ticks`, with the last
+        tick that each covers."""
+        for tick, digest in self._hashes.digests(ticks):
+            yield tick, digest.hex()
+
+    def hash_bytes(self, start: int) -> Iterator[bytes]:
+        """The hashes of ledger and P-block of each tick from `start` + 1 on, 64 bytes: `digests` are of them."""
+        return self._hashes.iterate(start)
 
     def s_t(self, tick: int) -> int:
         """s_t of a tick."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from typing import Any
 
+from gbe_aether.canonical import json_bytes, text_json
 from gbe_aether.codex import Codex, Occurrences
 from gbe_aether.gate import Envelopes
 from gbe_aether.governance import Decisions, GateCheck, GovernanceConfigV1
@@ -26,7 +27,7 @@ from gbe_aether.records import (
 )
 from gbe_aether.session_config import SessionConfigV1
 from gbe_aether.spool import Column, Spool
-from gbe_aether.structured_log import StructuredLogEntryV1, StructuredLogger
+from gbe_aether.structured_log import LogView, StructuredLogEntryV1, StructuredLogger
 from gbe_aether.uledger import EntryText
 
 
@@ -108,7 +109,11 @@ class Sealing:
         rejected = False
         if config.governance.active:
             rejected = self._gate.status(self._gate.reasons(self.envelopes.data_layer, 1)) == "REJECTED"
-            self._log = logger.series("gate_governance_decision", self._decision_entry) if logger else None
+            self._log = (
+                logger.series("gate_governance_decision", self._decision_entry, self._decision_lines)
+                if logger
+                else None
+            )
             for tick in range(ticks):
                 if self._log is None:
                     break
@@ -241,6 +246,22 @@ class Sealing:
             ts,
             payload=self.decision_meta(index + 1),
         )
+
+    def _decision_lines(self, start: int, stamps: Iterator[bytes]) -> Iterator[bytes]:
+        config = self.history.config
+        governance = config.governance
+        status = self._gate.status(self._gate.reasons(self.envelopes.data_layer, 1))
+        gid, run_id, window = map(
+            text_json, (governance.gid or "", governance.run_id or "N/A", config.primary_window_id)
+        )
+        head = f'{{"event":"gate_governance_decision","gid":{gid},"payload":{{"envelope_ref":"nap_'.encode()
+        middle = f'","event":"GATE_GOVERNANCE_DECISION","policy_set_hash":"{self.policy_set_hash}","reasons":'.encode()
+        end = f',"window_id":{window}}},"run_id":{run_id},"ts":"'.encode()
+        for tick, stamp in enumerate(stamps, start + 1):
+            reasons = json_bytes(self._gate.reasons(self.envelopes.data_layer, tick))
+            yield b'%b%d_%d%b%b,"seq":%d,"status":"%b","tick":%d%b%b"}' % (
+                head, tick, tick, middle, reasons, tick, status.encode(), tick, end, stamp,
+            )  # fmt: skip
 
     def session_events(self) -> list[NAPEnvelopeV1]:
         """The GOV envelopes on the session as a whole (section 6.4)."""
@@ -488,7 +509,7 @@ class SessionRunResult:
         config: SessionConfigV1,
         status: str,
         tick_result: GF01RunResult,
-        logs: Sequence[StructuredLogEntryV1],
+        logs: LogView,
     ) -> None:
         self.config = config
         self.status = status

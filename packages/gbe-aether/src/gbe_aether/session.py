@@ -2,18 +2,19 @@
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import msgspec
 
+from gbe_aether.canonical import record_bytes, text_json
 from gbe_aether.codex import Occurrences
 from gbe_aether.gate import Envelopes
 from gbe_aether.history import History
 from gbe_aether.loom import CHAIN_FACTOR, RULE_FACTOR, HasFluxes, s_t_rule
 from gbe_aether.pfna import check_origin, payload_ref
 from gbe_aether.press import Press
-from gbe_aether.records import APXManifestV1
+from gbe_aether.records import APXManifestV1, ULedgerCheckpointV1
 from gbe_aether.result import GF01RunResult, Sealing, SessionRunResult
 from gbe_aether.session_config import SessionConfigV1
 from gbe_aether.spool import MEMORY_LIMIT, Spool
@@ -144,6 +145,33 @@ class Session:
         """How many bytes of records are in the temporary file."""
         return self._spool.file_bytes
 
+    @property
+    def error(self) -> BaseException | None:
+        """What made the session fail."""
+        return self._error
+
+    @property
+    def manifests(self) -> Mapping[str, APXManifestV1]:
+        """The manifests by apx_name; none before the windows are closed."""
+        return {} if self._sealing is None else self._sealing.manifests
+
+    @property
+    def checkpoint(self) -> ULedgerCheckpointV1 | None:
+        """The end of the U-ledger, where it has been built."""
+        return None if self._sealing is None else self._sealing.checkpoint()
+
+    def digests(self) -> Iterator[tuple[int, str]]:
+        """The hashes of the ticks so far in short (`History.digests`), at no cost whenever they are asked for."""
+        return self._history.digests(self._tick)
+
+    def digest(self, start: int) -> str:
+        """The digest over the ticks from `start` + 1 to the last."""
+        return hashlib.sha256(b"".join(self._history.hash_bytes(start))).hexdigest()
+
+    def close(self) -> None:
+        """Give the room of the temporary file back. The records in it cannot be read any more."""
+        self._spool.close()
+
     # --- driving it ------------------------------------------------------------------------------
 
     def step(self) -> int | None:
@@ -228,7 +256,7 @@ class Session:
         check_origin(config.pfna_inputs, config.gid, config.run_id)
         windows = sorted({window.window_id for window in config.windows})
         self._log_event("tick_loop_start", windows)
-        self._log_tick = self.logger.series("tick_complete", self._tick_entry)
+        self._log_tick = self.logger.series("tick_complete", self._tick_entry, self._tick_lines)
         self._phase = "ticking"
 
     def _log_start(self) -> None:
@@ -283,6 +311,19 @@ class Session:
             "C_t": history.chain(tick),
         }
         return StructuredLogEntryV1("tick_complete", self.config.gid, self.config.run_id, ts, tick, None, payload)
+
+    def _tick_lines(self, start: int, stamps: Iterator[bytes]) -> Iterator[bytes]:
+        config, history = self.config, self._history
+        fed = set(history.queue.ticks(config.total_ticks))
+        head = f'{{"event":"tick_complete","gid":{text_json(config.gid)},"payload":{{"C_t":'.encode()
+        middle = f'}},"run_id":{text_json(config.run_id)},"tick":'.encode()
+        for index, (stamp, (before, after)) in enumerate(zip(stamps, history.chain_texts(start), strict=False), start):
+            if index + 1 in fed:
+                yield record_bytes(self._tick_entry(index, stamp.decode()))
+            else:
+                yield b'%b%b,"pfna_refs":[],"prev_chain":%b%b%d,"ts":"%b"}' % (
+                    head, after, before, middle, index + 1, stamp,
+                )  # fmt: skip
 
     # --- the end ---------------------------------------------------------------------------------
 

@@ -5,12 +5,13 @@ a session exceed its memory limit, further ones go to a file that has no name an
 process. What stays in memory then grows by a few bytes for each chunk.
 """
 
+import hashlib
 import os
 import tempfile
 import weakref
 import zlib
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 MEMORY_LIMIT = 8 * 1024 * 1024
 """Bytes of records that a session keeps in memory unless it is told otherwise: 8 MiB."""
@@ -27,6 +28,7 @@ class Spool:
         self._left = memory_limit
         self._folder = folder
         self._file: int | None = None
+        self._finalizer: Callable[[], object] | None = None
         self._end = 0
 
     @property
@@ -41,8 +43,10 @@ class Spool:
             return chunk
         self._left = 0
         if self._file is None:
+            if self._finalizer is not None:
+                raise OSError("the temporary file of the session is closed")
             self._file = _unnamed_file(self._folder)
-            weakref.finalize(self, os.close, self._file)
+            self._finalizer = weakref.finalize(self, os.close, self._file)
         start, view = self._end, memoryview(chunk)
         while view:
             written = os.pwrite(self._file, view, self._end)
@@ -54,7 +58,8 @@ class Spool:
         """Read a chunk back."""
         if isinstance(stored, bytes):
             return stored
-        assert self._file is not None
+        if self._file is None:
+            raise OSError("the temporary file of the session is closed")
         start, length = stored
         parts = []
         while length:
@@ -64,6 +69,12 @@ class Spool:
             parts.append(part)
             start, length = start + len(part), length - len(part)
         return b"".join(parts)
+
+    def close(self) -> None:
+        """Give the temporary file's room back; what is in it is lost."""
+        if self._finalizer is not None:
+            self._file = None
+            self._finalizer()
 
 
 def _unnamed_file(folder: str | os.PathLike[str] | None) -> int:
@@ -79,11 +90,13 @@ class Column:
         spool: Where full chunks go.
         width: The size of every frame, for frames that are not worth compressing (hashes, times);
             without it frames are text of any length without line feeds, and chunks are compressed.
+        digested: Whether `digests` is wanted.
     """
 
-    def __init__(self, spool: Spool, *, width: int | None = None) -> None:
+    def __init__(self, spool: Spool, *, width: int | None = None, digested: bool = False) -> None:
         self._spool = spool
         self._width = width
+        self._digests: list[tuple[int, bytes]] | None = [] if digested else None
         self._starts: list[int] = []
         self._stored: list[_Stored] = []
         self._open: list[bytes] = []
@@ -109,15 +122,28 @@ class Column:
         number = bisect_right(self._starts, index) - 1
         return self._chunk(number)[index - self._starts[number]]
 
-    def iterate(self) -> Iterator[bytes]:
-        """The frames in order; cheaper than asking for one after the other."""
-        for number in range(len(self._stored)):
-            yield from self._chunk(number)
-        yield from self._open
+    def iterate(self, start: int = 0) -> Iterator[bytes]:
+        """The frames in order, from one on; cheaper than asking for one after the other."""
+        for number in range(max(0, bisect_right(self._starts, start) - 1), len(self._stored)):
+            frames = self._chunk(number)
+            yield from frames[max(0, start - self._starts[number]) :] if start > self._starts[number] else frames
+        yield from self._open[start - self._open_start :] if start > self._open_start else self._open
+
+    def digests(self, stop: int) -> Iterator[tuple[int, bytes]]:
+        """SHA-256 over the frames from one index to the next, up to `stop`, each with the index it ends before.
+
+        They are made as the frames come in, so that there is nothing to read for it.
+        """
+        assert self._digests is not None
+        yield from self._digests
+        if self._open_start < stop:
+            yield stop, hashlib.sha256(b"".join(self._open[: stop - self._open_start])).digest()
 
     def _close_chunk(self) -> None:
         chunk = zlib.compress(b"\n".join(self._open), 1) if self._width is None else b"".join(self._open)
         self._stored.append(self._spool.put(chunk))
+        if self._digests is not None:
+            self._digests.append((len(self), hashlib.sha256(chunk).digest()))
         self._starts.append(self._open_start)
         self._open_start += len(self._open)
         self._open, self._open_size = [], 0

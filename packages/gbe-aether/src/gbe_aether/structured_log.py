@@ -10,7 +10,7 @@ from typing import IO, Any, overload
 
 import msgspec
 
-from gbe_aether.canonical import ascii_line
+from gbe_aether.canonical import ascii_line, record_bytes
 from gbe_aether.reading import an_object
 from gbe_aether.spool import Column, Spool
 
@@ -65,6 +65,21 @@ def timestamp(microseconds: int) -> str:
     return (_EPOCH + datetime.timedelta(microseconds=microseconds)).isoformat(timespec="microseconds")
 
 
+class TimestampText:
+    """Writes time stamps as `timestamp` does, fast where many fall into one second."""
+
+    def __init__(self) -> None:
+        self._second = -1
+        self._text = b""
+
+    def write(self, frame: bytes) -> bytes:
+        """The text of a time as a series keeps it: microseconds, 8 bytes, big-endian."""
+        second, rest = divmod(int.from_bytes(frame, "big"), 1_000_000)
+        if second != self._second:
+            self._second, self._text = second, timestamp(1_000_000 * second)[:19].encode()
+        return b"%b.%06d+00:00" % (self._text, rest)
+
+
 def _now() -> int:
     return time.time_ns() // 1000
 
@@ -99,6 +114,13 @@ class LogView(Sequence[StructuredLogEntryV1]):
             for index in range(len(part)):
                 yield part.entry(index)
 
+    def lines(self, start: int = 0) -> Iterator[bytes]:
+        """The canonical text of the entries from an index on; much faster than writing the entries."""
+        for part in self._parts:
+            if start < len(part):
+                yield from part.lines(start)
+            start = max(0, start - len(part))
+
 
 class _Part:
     """Consecutive entries: single ones, kept as they are, or a series that is built when read."""
@@ -112,20 +134,34 @@ class _Part:
     def entry(self, index: int) -> StructuredLogEntryV1:
         return self.entries[index]
 
+    def lines(self, start: int) -> Iterator[bytes]:
+        return map(record_bytes, self.entries[start:])
+
+
+Build = Callable[[int, str], StructuredLogEntryV1]
+"""Makes the entry of an index in a series, from 0, with its time stamp."""
+
+Write = Callable[[int, Iterator[bytes]], Iterator[bytes]]
+"""Writes the canonical text of the entries of a series from an index on, one for each of the time stamps."""
+
 
 class LogSeries(_Part):
     """A run of entries of one kind, one for each tick, of which only the times are kept."""
 
-    def __init__(self, times: Column, build: Callable[[int, str], StructuredLogEntryV1]) -> None:
+    def __init__(self, times: Column, build: Build, write: Write) -> None:
         super().__init__()
         self._times = times
         self._build = build
+        self._write = write
 
     def __len__(self) -> int:
         return len(self._times)
 
     def entry(self, index: int) -> StructuredLogEntryV1:
         return self._build(index, timestamp(int.from_bytes(self._times[index], "big")))
+
+    def lines(self, start: int) -> Iterator[bytes]:
+        return self._write(start, map(TimestampText().write, self._times.iterate(start)))
 
 
 class StructuredLogger:
@@ -193,14 +229,15 @@ class StructuredLogger:
             self._parts[-1].entries.append(entry)
         self._emit(entry)
 
-    def series(self, event: str, build: Callable[[int, str], StructuredLogEntryV1]) -> Callable[[], None] | None:
+    def series(self, event: str, build: Build, text: Write) -> Callable[[], None] | None:
         """Begin a series of entries of one kind; the function returned logs the next of them.
 
         In memory only the times of a series are kept, so that a long run's log doesn't grow in memory.
 
         Args:
             event: What is logged.
-            build: Makes the entry of an index, from 0, with its time stamp.
+            build: Makes an entry.
+            text: Writes what `build` makes.
 
         Returns:
             The function, or `None` when the configuration leaves such entries out.
@@ -211,7 +248,7 @@ class StructuredLogger:
         clock, emit, live = self._clock, self._emit, self._on_entry is not None or config.destination != "memory"
         times = Column(self._spool, width=8)
         if config.destination == "memory":
-            self._parts.append(LogSeries(times, build))
+            self._parts.append(LogSeries(times, build, text))
         if not live:
             append = times.append
             return lambda: append(clock().to_bytes(8, "big"))

@@ -1,5 +1,6 @@
 """Verifying a U-ledger: the whole hash chain once more, from the records (specification, section 8)."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -9,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from gbe_aether.canonical import H, canonical
+from gbe_aether.canonical import H, canonical, plain
 from gbe_aether.result import SessionRunResult
 from gbe_aether.snapshots import FULL_FORMAT
 from gbe_aether.structured_log import LoggingConfigV1
 
 if TYPE_CHECKING:
     from gbe_aether.bundle import Bundle
+    from gbe_aether.session import Session
 
 
 class LedgerVerification(msgspec.Struct, frozen=True):
@@ -64,6 +66,8 @@ def verify_ledger(source: SessionRunResult | Mapping[str, Any] | str | os.PathLi
         with Bundle(source) as bundle:
             if bundle.has_records:
                 return _verify(bundle.tick_texts(), bundle.session)
+            if bundle.has_digests:
+                return _verify_digests(bundle)
             return _verify_by_running(bundle)
     except (zipfile.BadZipFile, KeyError, UnicodeDecodeError) as error:
         raise ValueError(f"not an export bundle: {os.fspath(source)}: {error}") from error
@@ -86,6 +90,9 @@ def _verify_snapshot(snapshot: Mapping[str, Any]) -> LedgerVerification:
         raise ValueError(
             "the ledger can be verified from a full snapshot only: the recorded form leaves out fields that are hashed"
         )
+    for name in ("config", "governance"):
+        if not isinstance(snapshot.get(name), Mapping):
+            raise ValueError(f"the full snapshot lacks {name}")
     lists = [snapshot.get(name) for name in ("ledgers", "p_blocks", "envelopes", "u_ledger_entries")]
     if not all(isinstance(each, list) for each in lists):
         raise ValueError("the full snapshot lacks ledgers, p_blocks, envelopes or u_ledger_entries")
@@ -149,6 +156,87 @@ def _verify_by_running(bundle: "Bundle") -> LedgerVerification:
     return LedgerVerification(True, result.completed_ticks, result.tick_result.last_hash)
 
 
+_DIGESTED = 4096
+"""Ticks that one digest covers at most, so that whatever is wrong is found after so many ticks."""
+
+_FOUND_AGAIN = ("ValueError", "TypeError", "OverflowError")
+"""Errors that follow from the inputs; a full disk does not."""
+
+
+def _verify_digests(bundle: "Bundle") -> LedgerVerification:
+    """Run a bundle's session again, as far as it has digests, and compare everything with what it says."""
+    from gbe_aether.bundle import DIGESTS
+    from gbe_aether.session import Session
+    from gbe_aether.session_config import session_config_from_documents
+
+    config = msgspec.structs.replace(session_config_from_documents(**bundle.inputs), logging=LoggingConfigV1())
+    session, said = Session(config), bundle.session
+    for index, line in enumerate(bundle.lines(DIGESTS)):
+        done, tick, recorded = session.tick, *_digest_in(line)
+        if not done < tick <= min(done + _DIGESTED, session.total_ticks):
+            problem = f"digests[{index}]: a digest up to tick {tick} cannot follow one up to tick {done}"
+            return LedgerVerification(False, done, None, problem)
+        while session.tick < tick:
+            session.step()
+        found = session.digest(done)
+        if found != recorded:
+            problem = f"digests[{index}]: ticks {done + 1} to {tick}: recorded {recorded!r}, recomputed {found!r}"
+            return LedgerVerification(False, done, None, problem)
+    error = said.get("error")
+    if isinstance(error, dict) and error.get("type") in _FOUND_AGAIN:
+        with contextlib.suppress(ValueError, TypeError, OverflowError):
+            if session.step() is None:
+                session.result()
+    elif said.get("status") in ("cancelled", "sealing", "completed"):
+        if said["status"] != "cancelled" and session.tick < session.total_ticks:
+            problem = f"digests: {session.tick} ticks of a session of {session.total_ticks} whose ticks are all done"
+            return LedgerVerification(False, session.tick, None, problem)
+        # Closes the windows and seals nothing.
+        session.cancel()
+        if said.get("u_ledger_checkpoint") is not None:
+            session.result().tick_result.seal()
+    for name, value in trace_part(session).items():
+        shown = said.get(name)
+        kind = shown.get("type") if name == "error" and isinstance(shown, dict) else None
+        if isinstance(kind, str) and kind not in _FOUND_AGAIN:
+            continue
+        if name == "governance" and isinstance(shown, dict):
+            shown = {key: shown.get(key) for key in value}
+        if shown != value:
+            problem = f"{name}: recorded {shown!r}, recomputed {value!r}"
+            return LedgerVerification(False, session.tick, None, problem)
+    checkpoint = session.checkpoint
+    return LedgerVerification(True, session.tick, None if checkpoint is None else checkpoint.head_hash)
+
+
+def _digest_in(line: bytes) -> tuple[int, str]:
+    value = json.loads(line)
+    if not isinstance(value, dict) or not isinstance(value.get("tick"), int):
+        raise ValueError(f"not a digest: {line[:100]!r}")
+    return value["tick"], str(value.get("sha256"))
+
+
+def trace_part(session: "Session") -> dict[str, Any]:
+    """What a verification wants to know of a session beside the digests of its ticks; it never takes long."""
+    config, error = session.config, session.error
+    primary = [window for window in config.windows if window.window_id == config.primary_window_id][-1]
+    return {
+        "completed_ticks": session.tick,
+        "config": {
+            "gid": config.gid,
+            "run_id": config.run_id,
+            "primary_window_id": config.primary_window_id,
+        },
+        "chain": session.chain,
+        "error": None if error is None else {"type": type(error).__name__, "message": str(error)},
+        "final_state": session.state,
+        "governance": {"policy_set_hash": config.governance.policy_set_hash},
+        "manifests": {name: plain(manifest) for name, manifest in session.manifests.items()},
+        "primary_manifest": plain(session.manifests.get(primary.apx_name)),
+        "u_ledger_checkpoint": plain(session.checkpoint),
+    }
+
+
 def session_part(result: SessionRunResult) -> dict[str, Any]:
     """What a verification wants to know of the session beside the records of its ticks."""
     ticks = result.tick_result
@@ -168,6 +256,11 @@ def session_part(result: SessionRunResult) -> dict[str, Any]:
 
 def _verify(ticks: Iterable[TickTexts], session: Mapping[str, Any]) -> LedgerVerification:
     config = session["config"]
+    for name in ("gid", "run_id", "primary_window_id"):
+        if name not in config:
+            return LedgerVerification(False, 0, None, f"config.{name}: missing")
+    if "policy_set_hash" not in session["governance"]:
+        return LedgerVerification(False, 0, None, "governance.policy_set_hash: missing")
     manifest = session.get("primary_manifest")
     if not isinstance(manifest, dict):
         return LedgerVerification(False, 0, None, "the primary window has no manifest")
@@ -183,6 +276,8 @@ def _verify(ticks: Iterable[TickTexts], session: Mapping[str, Any]) -> LedgerVer
     previous, count, first = None, 0, None
     for number, texts in enumerate(ticks, 1):
         entry = json.loads(texts.entry)
+        if not isinstance(entry, dict):
+            return LedgerVerification(False, count, None, f"u_ledger_entries[{count}]: not an object")
         expected = {
             **same,
             "tick": number,

@@ -208,19 +208,23 @@ class PublishingContract(Contract):
     async def test_stream_full_for_some_of_many(self, bus: Bus) -> None:
         """N13: `discard: new`, full after two of five → two acks, three `StreamFull` worth another try; room helps.
 
-        The first two, but on a cluster, where others have been seen to be kept.
+        The first is always kept. The second may have to give way to a later one on a cluster: its leader counts a
+        message twice for a moment, in flight and stored already.
         """
-        await bus.ensure(work_queue=True, max_messages=2)
+        await bus.ensure(work_queue=True, max_messages=3)
+        await bus.publish(b"there")  # Until then a member may not know the leader: what it refuses is sent again later.
         results = await bus.transport.publish_many([Outgoing(bus.subject(), b"%d" % n) for n in range(5)])
-        kept = [b"%d" % n for n, result in enumerate(results) if stored(result)]
-        assert len(kept) == 2
+        acks = {b"%d" % n: result for n, result in enumerate(results) if isinstance(result, PubAck)}
+        kept = list(acks)
+        assert kept[0] == b"0"
+        assert list(acks.values()) == [PubAck(bus.stream, 2), PubAck(bus.stream, 3)]
         if not self.capabilities.cluster:
             assert kept == [b"0", b"1"]
         for result in results:
             assert stored(result) or (isinstance(result, StreamFull) and result.retryable)
         inbox = Inbox(ack=True)
         await bus.join(inbox)
-        await inbox.expect_payloads(*kept, within=bus.patience)
+        await inbox.expect_payloads(b"there", *kept, within=bus.patience)
         await until(lambda: holds(bus, 0), bus.patience)
         await bus.publish(b"5")
         await inbox.expect_payloads(b"5", within=bus.patience)

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+import re
+from typing import Any, Final, TypeAlias
 
 import msgspec
 
 ARTIFACT_STORE = "gbe-artifacts"
 """The one bucket `store://` reaches; keys start with the job id."""
+
+MAX_NESTING: Final = 256
+"""Levels of arrays and objects in what travels within messages. Readers take about a thousand, all that is around the
+value and their own call stack included: what one of them writes another may not be able to read. Deeper values go to
+the artifact store."""
 
 
 class Inline(msgspec.Struct, frozen=True, tag_field="kind", tag="inline", omit_defaults=True):
@@ -45,3 +51,20 @@ _encode = msgspec.json.Encoder().encode
 def inline(value: object) -> Inline:
     """An inline edge of a Python value."""
     return Inline(msgspec.Raw(_encode(value)), len(value) if isinstance(value, list | tuple) else None)
+
+
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_BRACKETS = bytes.maketrans(b"{}", b"[]")
+_OTHERS = bytes(byte for byte in range(256) if byte not in b"[]{}")
+
+
+def nested_deeper(text: bytes, limit: int = MAX_NESTING) -> bool:
+    """Whether a JSON text has more than `limit` levels of arrays and objects."""
+    if text.count(b"[") + text.count(b"{") <= limit:  # nearly always
+        return False
+    brackets = _STRING.sub(b"", text).translate(_BRACKETS, _OTHERS)
+    for _ in range(limit):
+        if not brackets:
+            return False
+        brackets = brackets.replace(b"[]", b"")  # the innermost level
+    return bool(brackets)

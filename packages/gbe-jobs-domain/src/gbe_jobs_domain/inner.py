@@ -17,6 +17,7 @@ from gbe_jobs_domain.collector import Collector, Nested, Placing
 from gbe_jobs_domain.definitions import JobDefinition
 from gbe_jobs_domain.errors import DefinitionErrors, PathPart, quoted
 from gbe_jobs_domain.molecules import MAX_BYTES, MAX_DEPTH
+from gbe_jobs_domain.named_files import UNREADABLE, content, reason
 from gbe_jobs_domain.nodes import Block, Broken, Entries, Items, Kind, Node, Scalar, Unreadable
 from gbe_jobs_domain.parsing import parse, readable
 from gbe_jobs_domain.schema_files import SchemaFiles
@@ -100,13 +101,9 @@ class InnerDocuments:
                 if found is None:
                     collector.on(node, path, f"{_shown(file)} has errors")
                 return found
-            if file.exists() and not file.is_file():
-                raise OSError(0, "it is no file")
-            with file.open("rb") as opened:
-                text = opened.read(MAX_BYTES + 1)
-        except (OSError, ValueError, RuntimeError) as error:  # ValueError: a NUL; RuntimeError: links in a circle
-            reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-            collector.on(node, path, f"{file} can't be read: {reason}")
+            text = content(file, MAX_BYTES)
+        except UNREADABLE as error:
+            collector.on(node, path, f"{file} can't be read: {reason(error)}")
             return None
         own = Collector(str(file))
         self._files[real] = found = self._load_file(file, text, own)

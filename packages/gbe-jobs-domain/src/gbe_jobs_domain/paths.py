@@ -8,6 +8,9 @@ import msgspec
 
 JSON: Final = "application/json"
 
+MAX_DIGITS: Final = 18
+"""Of an index; no array has more items, and Python reads no number of any length."""
+
 _decode = msgspec.json.Decoder().decode
 
 
@@ -40,8 +43,8 @@ def step(value: Any, part: str) -> Any:
     if isinstance(value, list):
         if not (part.isascii() and part.isdigit()):
             raise PathError(f"{part!r} is no index of an array of {len(value)}")
-        if int(part) >= len(value):
-            raise PathError(f"no index {part}; the array has {len(value)} items")
+        if len(part) > MAX_DIGITS or int(part) >= len(value):
+            raise PathError(f"no index {part[:MAX_DIGITS]}; the array has {len(value)} items")
         return value[int(part)]
     raise PathError(f"no {part!r} in {_kind(value)}")
 

@@ -15,6 +15,7 @@ import msgspec
 from gbe_jobs_domain.collector import Collector
 from gbe_jobs_domain.data_schemas import MAX_SCHEMA_BYTES, MAX_SCHEMAS, SchemaProblem, schema_problems
 from gbe_jobs_domain.errors import DefinitionErrors, PathPart, quoted
+from gbe_jobs_domain.named_files import UNREADABLE, content, reason
 from gbe_jobs_domain.nodes import Broken, Entries, Items, Kind, Node, Scalar, Unreadable, node_at
 from gbe_jobs_domain.parsing import parse, readable
 from gbe_jobs_domain.variables import refers
@@ -70,13 +71,9 @@ class SchemaFiles:
                 if found is None:
                     collector.on(node, path, f"{quoted(name)} has errors")
                 return found
-            if real.exists() and not real.is_file():
-                raise OSError(0, "it is no file")
-            with real.open("rb") as opened:
-                text = opened.read(MAX_FILE + 1)
-        except (OSError, ValueError, RuntimeError) as error:  # ValueError: a NUL; RuntimeError: links in a circle
-            reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-            collector.on(node, path, f"{quoted(name)} can't be read: {reason}")
+            text = content(real, MAX_FILE)
+        except UNREADABLE as error:
+            collector.on(node, path, f"{quoted(name)} can't be read: {reason(error)}")
             return None
         own = Collector(str(self._folder / name))
         self._files[real] = found = self._parsed(text, own)

@@ -350,6 +350,7 @@ class PullSubscription(Subscription):
         self._handler = handler
         self._forget = forget
         self._stream = api_name(spec.stream)
+        self._ack_wait = spec.ack_wait
         for subject in spec.subjects:
             subject_pattern(subject)
         self._pull = PullLoop(client, self._deliver, self._deliver_late, self._consumer_gone, credit)
@@ -357,6 +358,10 @@ class PullSubscription(Subscription):
         self._stopped = False
         self._made = 0.0
         self._repair: asyncio.Task[None] | None = None
+
+    @property
+    def ack_wait(self) -> float:
+        return self._ack_wait
 
     @abstractmethod
     async def _make(self) -> None:
@@ -452,24 +457,10 @@ class PullSubscription(Subscription):
 class GroupSubscription(PullSubscription):
     """A subscriber of a durable consumer group."""
 
-    def __init__(
-        self,
-        client: FastClient,
-        requests: Requests,
-        publisher: Publisher,
-        spec: ConsumerSpec,
-        handler: Handler,
-        credit: int | None,
-        forget: Callable[[Subscription], None],
-    ) -> None:
-        super().__init__(client, requests, publisher, spec, handler, credit, forget)
-        assert spec.name is not None
-        self._name = api_name(spec.name)
-        self._ack_wait = spec.ack_wait
-
     @property
-    def ack_wait(self) -> float:
-        return self._ack_wait
+    def _name(self) -> str:
+        assert self._spec.name is not None
+        return api_name(self._spec.name)
 
     async def _make(self) -> None:
         wanted = self._config()
@@ -563,24 +554,10 @@ class GroupSubscription(PullSubscription):
 class ObserverSubscription(PullSubscription):
     """An observer: a consumer of its own without acks, made again from the last seen message after every loss."""
 
-    def __init__(
-        self,
-        client: FastClient,
-        requests: Requests,
-        publisher: Publisher,
-        spec: ConsumerSpec,
-        handler: Handler,
-        credit: int | None,
-        forget: Callable[[Subscription], None],
-    ) -> None:
-        super().__init__(client, requests, publisher, spec, handler, credit, forget)
-        self._position: int | None = None  # The last sequence seen or passed over.
-        self._next_delivery = 1
-        self._current = b""
-
-    @property
-    def ack_wait(self) -> float:
-        return self._spec.ack_wait
+    _position: int | None = None
+    """The last sequence seen or passed over."""
+    _next_delivery = 1
+    _current = b""
 
     async def _make(self) -> None:
         self._drop_consumer()

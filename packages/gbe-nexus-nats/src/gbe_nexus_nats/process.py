@@ -62,6 +62,12 @@ class GuardedProcess:
         """Send a signal; fine where the process is gone."""
         self._process.send_signal(number)
 
+    def suspend(self) -> None:
+        """SIGSTOP; returns when all its threads stand still (or it has ended)."""
+        self.send(signal.SIGSTOP)
+        if self._process.returncode is None and hasattr(os, "waitid"):  # macOS has it since Python 3.13
+            os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+
     async def wait(self) -> int:
         """Wait for its end; returns the exit code. Any number of callers may wait."""
         while (code := self.code) is None:

@@ -206,9 +206,9 @@ class EmbeddedServer:
         await self.start(timeout)
 
     def suspend(self) -> None:
-        """SIGSTOP: connections stay open, nothing is answered."""
+        """SIGSTOP: connections stay open, nothing is answered from here on."""
         if self._process is not None:
-            self._process.send(signal.SIGSTOP)
+            self._process.suspend()
 
     def resume(self) -> None:
         """SIGCONT, after `suspend`."""

@@ -263,7 +263,8 @@ class Transport(ABC):
 
     @abstractmethod
     def publish_many(self, messages: Sequence[Outgoing]) -> Answers[PubAck | NexusError]:
-        """Store many, pipelined: written at the call, before anything is awaited; order kept per subject.
+        """Store many, pipelined: written at the call, before anything is awaited; order kept per subject,
+        but for those that were refused for a moment: they are sent again after the others.
 
         One result per message, in order: its ack, or the error that is left after retrying (`Unavailable`
         only for silence that lasts). Never raises for a single message.

@@ -1,12 +1,12 @@
 """The engine's process: `python -m gbe_operative_aether.engine`, started by the Operative, runs one session at a time.
 
 Between two ticks, or a twentieth of a second, it looks at what is asked of it and says how it goes. What comes of a
-session goes into files: the log first, then the bundle.
+session goes into files: the log as it goes on, the bundle when it is over.
 """
 
 from __future__ import annotations
 
-import gzip
+import contextlib
 import os
 import time
 from json import JSONDecodeError
@@ -25,10 +25,12 @@ from gbe_aether import (
     load_scenario_registry,
     session_config_from_documents,
     write_bundle,
+    write_digest_bundle,
 )
 from gbe_aether.documents import parse_document, read_document
 from gbe_aether.fixtures import registry_path
 from gbe_operative_aether.frames import BUNDLE_FILE, LOG_FILE, Answer, Begin, Ended, Refused, Told, frame
+from gbe_operative_aether.logfile import LogFile
 from gbe_operative_aether.reporting import Reporter, final
 from gbe_operative_aether.steering import Steering
 from gbe_operative_aether.wire import (
@@ -50,22 +52,19 @@ FIRST_TICKS: Final = 8
 STANDING: Final = 1.0
 """Seconds between two reports of a session that is paused (`SIGN_OF_LIFE` is two)."""
 
-CANCELLED_RESULTS: Final = 12.0
+CANCELLED_RESULTS: Final = 8.0
 """Seconds that the ledger and the bundle of a cancelled session may take together: the rest of the grace that a worker
-gives (15 s) is for storing them."""
+gives (15 s) is for storing them. Where they take longer there is a bundle of digests, which is there at once."""
 
-CANCELLED_LOG: Final = 9.0
-"""Seconds of those for the log: what follows is left out then, and ledger and bundle with it, so that what there is can
-still be stored."""
+CANCELLED_LEDGER: Final = 1_000_000
+"""Ticks up to which the ledger of a cancelled session is worth beginning with."""
+
+CANCELLED_HASHES: Final = 400_000
+"""Ticks up to which a bundle of the hashes of each of them is worth beginning with."""
 
 CANCELLED_RECORDS: Final = 100_000
 """Up to how many values (ticks times nodes and edges) the bundle of a cancelled session holds records, and not only
 their hashes: somebody waits for it."""
-
-LINES: Final = 2_000
-"""Lines of the log between two looks."""
-
-_encode = msgspec.json.Encoder().encode
 
 
 class _Enough(Exception):
@@ -105,23 +104,24 @@ class _Run:
         self._interval = begin.interval
         self._directory = Path(begin.directory)
         self._reporter = Reporter(session)
+        self._log: LogFile | None = None
         self._due = 0.0
         self._stands = False
-        self._enough_at = self._log_until = float("inf")
+        self._enough_at = float("inf")
 
     def go(self) -> None:
-        error = ""
+        result, error, last, bundled = None, "", "", False
         try:
+            if self._session.config.logging.enabled:
+                self._log = LogFile(self._directory / LOG_FILE)
             self._drive()
+            result = self._session.result()
+            if result.status == "cancelled":
+                self._enough_at = time.monotonic() + CANCELLED_RESULTS
+            self._end_log()
         except Exception as raised:  # whatever the engine says of its input: the session is a failed one
-            error = _text_of(raised)
-        result = None if error else self._session.result()
-        if result is not None and result.status == "cancelled":
-            self._enough_at = time.monotonic() + CANCELLED_RESULTS
-            self._log_until = time.monotonic() + CANCELLED_LOG
+            result, error = None, _text_of(raised)
         report = self._reporter.summary(SessionState.FINISHING)
-        logged = self._write_log()
-        bundled, last = False, ""
         if result is not None:
             try:
                 self._finish(result)
@@ -129,7 +129,12 @@ class _Run:
                 bundled = self._write_bundle(result)
             except _Enough:
                 pass
-        self._host.answer(self._ended(result, report, error, last, logged=logged, bundled=bundled))
+            except Exception as raised:  # the disk is full, most likely
+                result, error, last = None, _text_of(raised), ""
+        ended = self._ended(result, report, error, last)
+        logged = self._give_room()
+        bundled = bundled or self._write_digests()
+        self._host.answer(msgspec.structs.replace(ended, log=logged, bundle=bundled))
 
     # --- ticks ---
 
@@ -150,6 +155,8 @@ class _Run:
                     session.step()
                 else:
                     session.advance(SLICE)
+            # What is complete at any moment need not be made in the end.
+            self._follow()
 
     def _stand(self) -> None:
         """Paused: said at once, and again and again, since a report may be lost."""
@@ -170,30 +177,47 @@ class _Run:
 
     # --- what is left ---
 
+    def _follow(self) -> None:
+        """Write what was logged since the last look."""
+        if self._log is not None:
+            self._log.add(self._session.logger.entries.lines(self._log.lines))
+
+    def _end_log(self) -> None:
+        """The end of the log; also the first of it, of a session that was over at once."""
+        if self._log is not None:
+            self._follow()
+            self._log.close()
+
+    def _give_room(self) -> bool:
+        """Give the room of the records back: nobody will read them any more, and a disk may be full of them. Returns
+        whether there is a complete log then."""
+        rest: list[bytes] = []
+        unread = self._log is not None and not self._log.closed
+        if self._log is not None and unread:
+            with contextlib.suppress(OSError):
+                rest += self._session.logger.entries.lines(self._log.lines)
+        self._session.close()
+        if self._log is None:
+            return False
+        try:
+            if unread:
+                self._log.close(rest)
+        except OSError:
+            self._log.discard()
+        return self._log.closed and self._log.lines == len(self._session.logger.entries)
+
     def _finish(self, result: SessionRunResult) -> None:
         """The ledger of a cancelled session, as long as there is time for it."""
+        if result.status == "cancelled" and result.completed_ticks > CANCELLED_LEDGER:
+            raise _Enough
         while not result.tick_result.seal(time.monotonic() + SLICE):
             self._tell(SessionState.FINISHING)
             if time.monotonic() > self._enough_at:
                 raise _Enough
 
-    def _write_log(self) -> bool:
-        """Whether there is one. Of a cancelled session it may end early; `Ended.log_entries` has all of them."""
-        entries = self._session.logger.entries
-        if not self._session.config.logging.enabled:
-            return False
-        # Level 1: several times as fast as the default, for a tenth more bytes.
-        with gzip.open(self._directory / LOG_FILE, "wb", compresslevel=1) as file:
-            for number, entry in enumerate(entries, 1):
-                file.write(_encode(entry) + b"\n")
-                if number % LINES == 0:
-                    self._tell(SessionState.FINISHING)
-                    if time.monotonic() > self._log_until:
-                        self._enough_at = 0.0
-                        break
-        return True
-
     def _write_bundle(self, result: SessionRunResult) -> bool:
+        if result.status == "cancelled" and result.completed_ticks > CANCELLED_HASHES:
+            raise _Enough
         graph = result.config.topology
         values = result.completed_ticks * (graph.N + len(graph.edges))
         # Unless somebody waits for it, how much is in it is the library's choice.
@@ -209,23 +233,22 @@ class _Run:
             if time.monotonic() > self._enough_at:
                 raise _Enough
 
+        write_bundle(result, self._directory / BUNDLE_FILE, records=records, snapshot=snapshot, step=look)
+        return True
+
+    def _write_digests(self) -> bool:
+        """The bundle of a session that has no other. Returns whether there is one now: of a session that did nothing
+        there is none."""
+        if not self._session.tick:
+            return False
         try:
-            write_bundle(result, self._directory / BUNDLE_FILE, records=records, snapshot=snapshot, step=look)
-        except _Enough:
-            (self._directory / BUNDLE_FILE).unlink(missing_ok=True)
+            write_digest_bundle(self._session, self._directory / BUNDLE_FILE)
+        except OSError:
             return False
         return True
 
-    def _ended(
-        self,
-        result: SessionRunResult | None,
-        report: SessionReport,
-        error: str,
-        last: str,
-        *,
-        logged: bool,
-        bundled: bool,
-    ) -> Ended:
+    def _ended(self, result: SessionRunResult | None, report: SessionReport, error: str, last: str) -> Ended:
+        """What is said of it, but for the files."""
         session = self._session
         metrics: dict[str, int | str] | None = None
         check = None
@@ -250,8 +273,6 @@ class _Run:
             last_hash=last,
             manifest_check=check,
             log_entries=len(session.logger.entries),
-            log=logged,
-            bundle=bundled,
         )
 
 

@@ -248,9 +248,9 @@ class Outcome(Struct, frozen=True, omit_defaults=True):
     """What came of a session.
 
     `metrics`: the engine's metrics snapshot of the ticks that were done, where metrics are enabled. `last_hash`: of the
-    last U-ledger entry, where there is one. `log_entries`: how many the session has logged; the log of a long session
-    that was cancelled may end before the last of them. `log`, `bundle`: None where there is
-    none (logging disabled; nothing to bundle). `session`: the last report.
+    last U-ledger entry, where there is one. A session stopped after a million ticks has neither: both rest on its
+    ledger. `log_entries`: how many the log has. `log`, `bundle`: None where there is none (logging disabled; not a tick
+    done). `session`: the last report.
     """
 
     result: SessionResult
@@ -290,7 +290,8 @@ def log_key(job_id: str, task_id: str) -> str:
 
 
 def bundle_key(job_id: str, task_id: str) -> str:
-    """The zip that `gbe-aether verify` takes: of a session that did not complete, of what there is."""
+    """The zip that `gbe-aether verify` takes. Of a session that was stopped or failed it has what there is; of one that
+    did no tick, or whose process died, there is none."""
     return subjects.artifact_key(job_id, task_id, "bundle.zip")
 
 

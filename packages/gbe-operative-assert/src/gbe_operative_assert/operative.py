@@ -95,7 +95,8 @@ class AssertOperative(CommandOperative):
         """The complaints."""
         found = []
         if result.exit_code != expected.exit_code:
-            said = error_of(result, result.stderr.decode("utf-8", "replace"))
+            stderr = result.stderr.decode("utf-8", "replace")
+            said = error_of(result, stderr if execution.masker is None else execution.masker.excerpt(stderr))
             detail = "" if said == f"exit code {result.exit_code}" else f"\n{said}"
             found.append(f"exit code {result.exit_code}, expected {expected.exit_code}{detail}")
         if not expected.outputs:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from gbe_envoy.adapter import (
@@ -120,6 +121,10 @@ class TaskCommands:
     async def outcome(self, execution: Execution, result: CommandResult) -> TaskOutcome:
         """The outcome of a task that is this command and nothing else; a large output goes to the artifact store."""
         ref = None if result.spill is None else await store(execution, result.spill)
+        if execution.masker is not None:  # before anything is cut out of it; it may begin within a secret already
+            result = replace(result, stderr=execution.masker.excerpt_raw(result.stderr))
+            if ref is not None:
+                result = replace(result, stdout=execution.masker.excerpt_raw(result.stdout))
         return outcome_of(result, ref)
 
     def _environment(

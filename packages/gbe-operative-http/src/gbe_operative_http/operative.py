@@ -58,6 +58,8 @@ class HttpOperative(Operative):
         """Make the pool of connections. Here httpx is imported, and not before."""
         from gbe_operative_http.client import Client
 
+        # It tells of what came back, cookies and all, to whoever looks for a fault.
+        logging.getLogger("httpcore").setLevel(logging.WARNING)
         proxy = self._settings.proxy
         try:
             self._client = Client(

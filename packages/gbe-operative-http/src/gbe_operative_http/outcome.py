@@ -40,7 +40,7 @@ async def outcome_of(execution: Execution, request: Request, answer: Answer) -> 
     """Read the answer. Raises `OperativeError` where it fails the task."""
     response, url = answer.response, str(answer.request.url)
     if response.status_code not in request.expected:
-        raise await _failed(answer)
+        raise await _failed(execution, answer)
     content = _content_of(response)
     body = body_of(response, request.limits.max_body)
     start = bytearray()
@@ -73,12 +73,13 @@ async def outcome_of(execution: Execution, request: Request, answer: Answer) -> 
     finally:
         await body.aclose()  # type: ignore[attr-defined]  # it is a generator
     data["body_ref"] = ref.uri
+    kept = tail.kept if execution.masker is None else execution.masker.excerpt_raw(tail.kept)
     return Completed(
-        output=_summary(ref, content, tail, complete), data=Inline(msgspec.Raw(_encode(data))), result_ref=ref.uri
+        output=_summary(ref, content, kept, complete), data=Inline(msgspec.Raw(_encode(data))), result_ref=ref.uri
     )
 
 
-async def _failed(answer: Answer) -> OperativeError:
+async def _failed(execution: Execution, answer: Answer) -> OperativeError:
     """The error of an answer that was not expected."""
     request, response, url = answer.request, answer.response, str(answer.request.url)
     start = bytearray()
@@ -99,6 +100,8 @@ async def _failed(answer: Answer) -> OperativeError:
     text = text_of(head, content)
     if text is None:
         text = head.decode("utf-8", "replace") if content.kind is Kind.TEXT or cut else ""
+    if execution.masker is not None:  # before anything is cut out of it
+        text = execution.masker.excerpt(text) if cut else execution.mask(text)
     data = _about(response, url)
     value = None if cut else structured(text, content)
     data["body"] = text if value is None else value
@@ -180,9 +183,9 @@ async def _from(head: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]
         yield chunk
 
 
-def _summary(ref: Ref, content: Content, tail: _Tail, complete: bool) -> list[str]:
+def _summary(ref: Ref, content: Content, tail: bytes, complete: bool) -> list[str]:
     if content.kind is Kind.BINARY or complete or content.kind is Kind.UNKNOWN:
         return [f"[{ref.size} bytes of {content.media_type} are in {ref.uri}]"]
-    omitted = max(0, ref.size - len(tail.kept))
+    omitted = max(0, ref.size - len(tail))
     note = f"[… {omitted} bytes omitted, all are in {ref.uri} …]"
-    return [note, *_lines(tail.kept.decode("utf-8", "replace"))]
+    return [note, *_lines(tail.decode("utf-8", "replace"))]

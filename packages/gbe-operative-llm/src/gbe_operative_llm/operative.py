@@ -58,8 +58,10 @@ class LlmOperative(Operative):
             return
         import httpx
 
-        # It tells of each request, with the whole address, at the level of what an operator wants to read.
-        logging.getLogger("httpx").setLevel(logging.WARNING)
+        # They tell of each request, with the whole address, at the level of what an operator wants to read, and of
+        # what came back, which may repeat the key, at the level of who looks for a fault.
+        for library in ("httpx", "httpcore"):
+            logging.getLogger(library).setLevel(logging.WARNING)
         self._url = _endpoint(settings.base_url)
         proxy = settings.proxy
         try:

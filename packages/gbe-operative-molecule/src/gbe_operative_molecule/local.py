@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from gbe_jobs_domain.dag import topological_order
 from gbe_jobs_domain.definitions import JobDefinition, TaskDefinition, upstream_of
-from gbe_jobs_domain.edges import ARTIFACT_STORE, EdgeData, Inline, Ref, inline
+from gbe_jobs_domain.edges import ARTIFACT_STORE, EdgeData, Inline, Ref, inline, nested_deeper
 from gbe_jobs_domain.ids import task_id
 from gbe_jobs_domain.outcomes import TIMEOUT_EXIT_CODE, Completed, Failed, FailureKind, Skipped, TaskOutcome
 from gbe_jobs_domain.paths import PathError, opened
@@ -314,14 +314,34 @@ class _Run:
         return Failed(error, kind, code)
 
     async def _fitted(self, execution: Execution, outcome: TaskOutcome) -> TaskOutcome:
-        """Large data goes to the artifact store here, too."""
+        """Large and deeply nested data goes to the artifact store here, too."""
         data = outcome.data if isinstance(outcome, Completed) else None
-        if not isinstance(data, Inline) or len(bytes(data.value)) <= _LIMITS.inline_limit:
+        if not isinstance(data, Inline):
+            return outcome
+        if len(bytes(data.value)) <= _LIMITS.inline_limit and not nested_deeper(bytes(data.value)):
             return outcome
         assert isinstance(outcome, Completed)
         ref = await execution.spill(bytes(data.value), "data.json", "application/json")
         assert ref.store == ARTIFACT_STORE
         return replace(outcome, data=replace(ref, items=data.items))
+
+
+class _StepReporter:
+    """A step's output lines, under its name."""
+
+    __slots__ = ("_prefix", "_report", "skip")
+
+    def __init__(self, report: LineReporter, step: str) -> None:
+        self._report = report
+        self._prefix = f"{step}: ".encode()
+        self.skip: Callable[[str, int], bool] = getattr(report, "skip", _shows_all)
+
+    def __call__(self, stream: str, line: bytes) -> None:
+        self._report(stream, self._prefix + line)
+
+
+def _shows_all(stream: str, lines: int) -> bool:
+    return False
 
 
 async def _interrupted(execution: Execution, work: asyncio.Future[Result], why: Interrupt) -> None:
@@ -372,8 +392,7 @@ class _Host:
         self._outer.progress(text, kind=known, lines=said, stream=stream, data=data)
 
     def line_reporter(self, execution: Execution) -> LineReporter:
-        report, prefix = self._outer.line_reporter, f"{self._step}: ".encode()
-        return lambda stream, line: report(stream, prefix + line)
+        return _StepReporter(self._outer.line_reporter, self._step)
 
     async def spill(
         self, execution: Execution, source: bytes | Path | AsyncIterable[bytes], name: str, media_type: str

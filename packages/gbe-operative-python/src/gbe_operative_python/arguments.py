@@ -119,24 +119,30 @@ class Signature:
         return ", ".join(one.shown for one in self.parameters.values()) or "no params"
 
     def arguments(self, params: Mapping[str, str], secrets: Collection[str] = ()) -> dict[str, Any]:
-        """The keyword arguments. `secrets`: texts that no error shows. Raises `ArgumentError`."""
+        """The keyword arguments. `secrets`: texts that no error shows. Raises `ArgumentError`, with all that is wrong."""
         parameters = self.parameters
         arguments: dict[str, Any] = {}
+        problems: list[str] = []
         for name, text in params.items():
             parameter = parameters.get(name)
             if parameter is None:
-                if not self.rest:
-                    raise ArgumentError(self._unknown(name, params))
-                arguments[name] = text
+                if self.rest:
+                    arguments[name] = text
+                else:
+                    problems.append(self._unknown(name, params))
             elif parameter.plain and not parameter.nullable:
                 arguments[name] = text
             else:
-                arguments[name] = _convert(parameter, text, secrets)
-        for name in self._required:
-            if name not in arguments:
-                missing = [one for one in self._required if one not in params]
-                listed = ", ".join(missing)
-                raise ArgumentError(f"missing param{'s' if len(missing) > 1 else ''}: {listed}; it takes {self.shown}")
+                try:
+                    arguments[name] = _convert(parameter, text, secrets)
+                except ArgumentError as error:
+                    problems.append(str(error))
+        if missing := [name for name in self._required if name not in params]:
+            problems.append(f"missing param{'s' if len(missing) > 1 else ''}: {', '.join(missing)}")
+        if problems:
+            if missing or (not self.rest and not parameters.keys() >= params.keys()):
+                problems.append(f"it takes {self.shown}")
+            raise ArgumentError("; ".join(problems).replace("?; ", "? "))
         return arguments
 
     def _unknown(self, name: str, params: Mapping[str, str]) -> str:
@@ -144,8 +150,8 @@ class Signature:
         near = difflib.get_close_matches(name, free, 1, 0.6) or difflib.get_close_matches(
             name.replace("-", "_").lower(), free, 1, 0.6
         )
-        hint = f": did you mean {near[0]!r}?" if near else ";"
-        return f"unknown param {_short(repr(name))}{hint} it takes {self.shown}"
+        hint = f": did you mean {near[0]!r}?" if near else ""
+        return f"unknown param {_short(repr(name))}{hint}"
 
 
 def _without_return(function: Callable[..., Any]) -> Any:

@@ -98,7 +98,9 @@ class _Process:
         self._tasks: dict[str, PythonTask] = {task.task_type: task for task in app.tasks}
         self._channel = channel
         self._home = os.getcwd()
+        self._pid = os.getpid()
         self._streams = (sys.stdout, sys.stderr)
+        self._outputs = _files_of(1, 2)
         self._runner = asyncio.Runner()
         self._running: asyncio.Task[Any] | None = None
         self._busy = False
@@ -110,6 +112,7 @@ class _Process:
     def serve(self) -> None:
         """Until the Operative is gone, or it is time to be replaced."""
         signal.signal(signal.SIGTERM, self._on_term)
+        os.register_at_fork(after_in_child=_be_ordinary)
         self._channel.say(Ready())
         last = False
         while not last and (run := self._channel.hear()) is not None:
@@ -142,8 +145,10 @@ class _Process:
         finally:
             self._busy = False
             set_current(None)
+        if os.getpid() != self._pid:  # the function forked and didn't end the other: there is one who serves, not two
+            self._leave(0 if done.end is End.DONE else done.exit_code)
         if self._terminated:
-            self._leave()
+            self._leave(_TERMINATED)
         done.dirty = context.made_work_dir or bool(done.file)
         self._go_home()
         return done
@@ -192,11 +197,11 @@ class _Process:
         elif self._synchronous:
             raise Cancelled
 
-    def _leave(self) -> None:
+    def _leave(self, code: int) -> None:
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(Exception):
                 stream.flush()
-        os._exit(_TERMINATED)
+        os._exit(code)
 
     def _left(self, error: SystemExit) -> Done:
         """`sys.exit`, as a process would end: a text is an error, 0 is none."""
@@ -230,7 +235,7 @@ class _Process:
         except Exception:  # one was closed
             return False
         sys.stdout, sys.stderr = self._streams
-        return True
+        return _files_of(1, 2) == self._outputs  # else what the next one prints would go elsewhere
 
     def _go_home(self) -> None:
         try:
@@ -303,6 +308,25 @@ def _own_frames(found: TracebackType | None, function: Any) -> TracebackType | N
             return step
         step = step.tb_next
     return found
+
+
+def _files_of(*descriptors: int) -> list[tuple[int, int] | None]:
+    """What they refer to; None for one that is closed."""
+    found: list[tuple[int, int] | None] = []
+    for descriptor in descriptors:
+        try:
+            status = os.fstat(descriptor)
+        except OSError:
+            found.append(None)
+        else:
+            found.append((status.st_dev, status.st_ino))
+    return found
+
+
+def _be_ordinary() -> None:
+    """In a process that a function forked (`multiprocessing`, say): SIGTERM ends it, as it ends any other."""
+    if signal.getsignal(signal.SIGTERM) is not signal.SIG_IGN:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _memory() -> int:

@@ -248,6 +248,10 @@ def spoil(what: str) -> int:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     elif what == "ignore":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    elif what == "descriptors":
+        os.closerange(1, 3)
+    elif what == "redirect":
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     elif what == "interfere":
         os.write(3, b"\xff" * 1000)
         time.sleep(600)
@@ -257,6 +261,29 @@ def spoil(what: str) -> int:
     elif what == "message":
         raise ValueError("z" * 10_000_000)
     return os.getpid()
+
+
+@app.task
+def fork(pid_file: Path, end: str) -> str:
+    """Becomes two, of which the second forgets to end."""
+    pid = os.fork()
+    if not pid:
+        if end == "raise":
+            raise RuntimeError("the second one")
+        return "child"
+    pid_file.write_text(str(pid))
+    return "parent"
+
+
+@app.task
+def fork_and_terminate() -> int:
+    """How the other one ended."""
+    pid = os.fork()
+    if not pid:
+        time.sleep(600)
+        os._exit(0)
+    os.kill(pid, signal.SIGTERM)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 @app.task

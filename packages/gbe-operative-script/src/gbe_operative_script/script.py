@@ -67,7 +67,8 @@ def _check_executable(file: RootedFile, path: str) -> None:
     try:
         _found(words[0], path)
     except CommandError as error:
-        raise _rejected(f"script_path {str(file.path)!r}: its #! line: {error}") from error
+        hint = "; its lines end in CR LF, as on Windows" if words[-1].endswith("\r") else ""
+        raise _rejected(f"script_path {str(file.path)!r}: its #! line: {error}{hint}") from error
 
 
 def _found(name: str, path: str) -> str:

@@ -185,7 +185,9 @@ def _write(root: Root, path: str, content: bytes, mode: int) -> Path:
     try:
         return root.write(path, content, mode=mode)
     except PathError as error:
-        raise OperativeError(f"output_path {error}") from error
+        if isinstance(error.__cause__, OSError):  # a full disk, say: it may be better another time
+            raise OperativeError(f"output_path {error}") from error
+        raise _rejected(f"output_path {error}") from error
 
 
 def _text_of(answer: Answer, order: Order) -> str:

@@ -6,15 +6,18 @@ entry-point group `gbe.apps` has callables that take the object and its location
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib
 import os
 import re
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.metadata import entry_points
-from types import ModuleType
+from types import FrameType, ModuleType
 from typing import Any, cast
 
 from gbe_operative.contract import Operative
@@ -62,7 +65,10 @@ def _find(location: str) -> Any:
     if place not in sys.path:
         sys.path.insert(0, place)
     try:
-        found: Any = importlib.import_module(name)
+        with _interruptible():
+            found: Any = importlib.import_module(name)
+    except SystemExit as error:
+        raise PluginError(f"--app {location}: it ends the process when it is imported{_place(error, name)}") from error
     except ModuleNotFoundError as error:
         if error.name is not None and (name == error.name or name.startswith(error.name + ".")):
             raise PluginError(
@@ -80,15 +86,41 @@ def _find(location: str) -> Any:
     return found
 
 
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Somebody's module may wait for ever when it is imported; no loop heeds a signal meanwhile.
+
+    SIGINT and SIGTERM raise KeyboardInterrupt.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
 def _text(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
 def _place(error: BaseException, name: str) -> str:
-    """The last line of somebody's own code on the way to the error."""
+    """The last line of somebody's own code on the way to the error: rather than of what is installed."""
     if isinstance(error, SyntaxError):
         return ""
-    for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        if not frame.filename.startswith("<") and frame.filename != __file__:
-            return f" ({frame.filename}:{frame.lineno})"
+    frames = [
+        frame
+        for frame in reversed(traceback.extract_tb(error.__traceback__))
+        if not frame.filename.startswith("<") and frame.filename != __file__
+    ]
+    place = os.path.join(os.getcwd(), "")
+    for frame in (*(one for one in frames if one.filename.startswith(place)), *frames):
+        return f" ({frame.filename}:{frame.lineno})"
     return f" (while importing {name})"

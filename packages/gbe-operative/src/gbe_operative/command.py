@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
@@ -92,6 +93,8 @@ async def make_worker(settings: OperativeSettings) -> Worker:
         handles = parse_handles(wanted, DEFAULT_OF_TYPE)
         operative = load_served(app, handles)
         secrets = Secrets(path=settings.secrets)
+    except KeyboardInterrupt:  # TERM or INT while the app was imported: this is stopped in order
+        raise asyncio.CancelledError from None
     except (InvalidHandles, PluginError, InsecureSecrets) as error:
         raise ConfigurationError(str(error)) from error
     if settings.work_root is not None and not settings.work_root.is_dir():

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 
+from gbe_jobs_domain.edges import nested_deeper
 from gbe_jobs_domain.outcomes import Completed, Skipped, TaskOutcome
 from gbe_jobs_domain.payloads import ControlKind, OnLost, TaskControl, TaskQueued
 from gbe_nexus import (
@@ -142,7 +143,7 @@ class Lane:
             return
         if isinstance(result, Completed | Skipped) and execution.masker is None and execution.made_work_dir is None:
             terminal = make_terminal(self.shop.worker, task, 1, 1, started_at, now_ms(), result)
-            if len(terminal.payload) <= self.shop.settings.inline_limit:
+            if len(terminal.payload) <= self.shop.settings.inline_limit and not nested_deeper(terminal.payload):
                 batch.done.append(_Done(message, execution, result))
                 batch.outgoing.append(terminal)
                 return

@@ -18,6 +18,19 @@ KEPT_MESSAGES = 10
 """Messages said before the first moment is over; later ones are counted as omitted."""
 
 
+class OutputReporter:
+    """Takes the lines that an attempt writes (`gbe_envoy.adapter.OnLine`)."""
+
+    __slots__ = ("_progress", "skip")
+
+    def __init__(self, progress: AttemptProgress) -> None:
+        self._progress = progress
+        self.skip = progress.skip
+
+    def __call__(self, stream: str, line: bytes) -> None:
+        self._progress.line(stream, line)
+
+
 class AttemptProgress:
     """One attempt's. Silent until `go_live`: a task that ends within a moment publishes nothing."""
 
@@ -31,6 +44,7 @@ class AttemptProgress:
         self._masker = masker
         self._limiter = ProgressLimiter()
         self._buffers = {"stdout": LineBuffer("stdout")}
+        self._in_pieces: set[str] = set()
         self._waiting: list[TaskProgress] = []
         self._omitted = 0
         self._live = False
@@ -62,9 +76,24 @@ class AttemptProgress:
             return
         if self._ended:
             return
-        buffer.add(self._clean(line.decode("utf-8", "replace")))
+        text = self._clean(line.decode("utf-8", "replace"))
+        if self._masker is not None:  # very long lines come in pieces
+            if stream in self._in_pieces:
+                text = self._masker.excerpt(text)
+                self._in_pieces.discard(stream)
+            if len(line) > BYTES_PER_SECOND // 2:
+                self._in_pieces.add(stream)
+        buffer.add(text)
         if self._live and self._timer is None:
             self._flush()
+
+    def skip(self, stream: str, lines: int) -> bool:
+        """Whether none of so many lines would be taken; they are counted as omitted, then."""
+        buffer = self._buffers.get(stream)
+        if buffer is None or not buffer.full:
+            return False
+        buffer.omitted += lines
+        return True
 
     def go_live(self) -> None:
         """The moment is over and the attempt still runs."""

@@ -8,7 +8,7 @@ from msgspec import Raw
 from msgspec.structs import replace
 
 from gbe_jobs_domain import subjects
-from gbe_jobs_domain.edges import Inline
+from gbe_jobs_domain.edges import Inline, nested_deeper
 from gbe_jobs_domain.outcomes import Completed, Failed, TaskOutcome
 from gbe_jobs_domain.payloads import TaskEnded, TaskQueued
 from gbe_nexus import NexusError, Outgoing, encode_payload
@@ -41,28 +41,30 @@ def make_terminal(
 
 
 def masked(execution: Execution, outcome: TaskOutcome) -> TaskOutcome:
-    """The outcome without the task's secrets."""
+    """The outcome without the task's secrets. Errors tend to quote, and stderr is the end of one, so there pieces of
+    secrets are looked for as well."""
     masker = execution.masker
     if masker is None:
         return outcome
     if not isinstance(outcome, Completed | Failed):
-        return replace(outcome, reason=masker.text(outcome.reason))
+        return replace(outcome, reason=masker.excerpt(outcome.reason))
     data = outcome.data
     if isinstance(data, Inline):
         data = replace(data, value=Raw(masker.json(bytes(data.value))))
     clean = replace(
-        outcome, output=[masker.text(line) for line in outcome.output], stderr=masker.text(outcome.stderr), data=data
+        outcome, output=[masker.text(line) for line in outcome.output], stderr=masker.excerpt(outcome.stderr), data=data
     )
-    return replace(clean, error=masker.text(clean.error)) if isinstance(clean, Failed) else clean
+    return replace(clean, error=masker.excerpt(clean.error)) if isinstance(clean, Failed) else clean
 
 
 async def fitted(workshop: Workshop, execution: Execution, outcome: TaskOutcome) -> TaskOutcome:
-    """The outcome in a size that travels: large data goes to the artifact store, texts are cut to their ends."""
+    """The outcome as it can travel: large and deeply nested data goes to the artifact store, texts are cut to their
+    ends."""
     limit = workshop.settings.inline_limit
     data = inline_data(outcome)
     if data is not None and (size := len(bytes(data.value))) > (most := workshop.settings.data_limit):
         return trim_texts(_without_large_data(execution, outcome, size, most), limit)
-    if data is not None and len(bytes(data.value)) > limit:
+    if data is not None and (len(bytes(data.value)) > limit or nested_deeper(bytes(data.value))):
         outcome = await _spilled(workshop, execution, outcome, data)
         data = inline_data(outcome)
     outcome = trim_texts(outcome, limit)
@@ -96,6 +98,6 @@ async def _spilled(workshop: Workshop, execution: Execution, outcome: TaskOutcom
         ref = await workshop.spill(execution, raw, "data.json", "application/json")
     except (NexusError, OperativeError) as error:
         log.warning("data of task %s (%d bytes) can't be stored: %s", execution.task.task_id, len(raw), error)
-        return Failed(error=f"the data of {len(raw)} bytes is too large for a message and can't be stored: {error}")
+        return Failed(error=f"the data of {len(raw)} bytes fits in no message and can't be stored: {error}")
     assert isinstance(outcome, Completed | Failed)
     return replace(outcome, data=replace(ref, items=data.items))

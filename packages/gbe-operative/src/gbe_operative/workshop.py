@@ -21,7 +21,7 @@ from gbe_operative.inputs import ref_of
 from gbe_operative.leases import Leases
 from gbe_operative.notes import Notes
 from gbe_operative.outbox import Outbox
-from gbe_operative.progress import AttemptProgress
+from gbe_operative.progress import AttemptProgress, OutputReporter
 from gbe_operative.secrets import Secrets
 from gbe_operative.settings import WorkerSettings
 from gbe_operative.wishes import Wishes
@@ -144,7 +144,7 @@ class Workshop:
 
     def line_reporter(self, execution: Execution) -> LineReporter:
         """Where output lines go."""
-        return self.progress_of(execution).line
+        return OutputReporter(self.progress_of(execution))
 
     async def spill(
         self, execution: Execution, source: bytes | Path | AsyncIterable[bytes], name: str, media_type: str

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from msgspec import DecodeError, Raw, Struct, json, structs
 
-from gbe_jobs_domain.edges import EdgeData
+from gbe_jobs_domain.edges import MAX_NESTING, EdgeData, nested_deeper
 from gbe_jobs_domain.ids import task_index
 from gbe_jobs_domain.outcomes import FailureKind
 from gbe_jobs_domain.payloads import JobCancelRequested, JobSubmitted, TaskEndedOpaque
@@ -37,6 +37,9 @@ _head = json.Decoder(_OutcomeHead)
 
 SMALL = 4096
 """Bytes up to which an outcome is worth copying out of its message."""
+
+RECORD_NESTING = MAX_NESTING + 64
+"""Levels of what goes into the journal as it is: the data of an outcome and what is around it, in molecules as well."""
 
 UNREADABLE = (DecodeError, ValueError, RecursionError)
 
@@ -78,6 +81,8 @@ def reported(body: TaskEndedOpaque) -> Reported | None:
 
 def _read(outcome: Raw) -> tuple[str, str]:
     """The task state an outcome leads to, and its error."""
+    if nested_deeper(bytes(outcome), RECORD_NESTING):
+        raise ValueError(f"nested deeper than {RECORD_NESTING} levels")
     head = _head.decode(outcome)
     if head.state == "failed" and head.kind == FailureKind.CANCELLED:
         return TaskState.CANCELLED.value, shortened(head.error)
@@ -127,6 +132,8 @@ def decode(message: Message) -> tuple[str, str, JobEvent | Submitted | None]:
             raise UndecodableMessage(f"job type {submit.job_type!r} on the subject of {job_type!r}")
         if (submit.definition is None) == (submit.definition_ref is None):
             raise UndecodableMessage("exactly one of definition and definition_ref is expected")
+        if nested_deeper(bytes(message.payload), RECORD_NESTING):
+            raise UndecodableMessage(f"nested deeper than {RECORD_NESTING} levels")
         if submit.definition is not None:
             sha256 = hashlib.sha256(submit.definition).hexdigest()
         else:

@@ -14,6 +14,10 @@ from gbe_nexus import Outgoing
 from gbe_oracle.core.events import JobEvent, Submitted
 from gbe_oracle.core.job import Job
 
+FEW = 1000
+"""So many tasks may have their summaries in the history message itself; and their outcomes are kept up to a larger
+limit, for theirs is a history worth not reading again."""
+
 
 class Acknowledgeable(Protocol):
     """A bus message, or whoever else waits for an event to be durable with its effects out."""
@@ -105,8 +109,6 @@ class OutcomeCache:
     _OVERHEAD = 240  # a record's objects, as measured with 64-bit CPython
     whole = 256 << 10
     whole_of_few = 8 << 20
-    few = 1000
-    """So many tasks have all their outcomes kept up to a larger limit: theirs is a history worth not reading again."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -123,7 +125,7 @@ class OutcomeCache:
             slot.outcomes[outcome.index] = outcome
             slot.outcome_bytes += size
             self._total += size
-        if slot.whole and slot.outcome_bytes > (self.whole_of_few if len(read) <= self.few else self.whole):
+        if slot.whole and slot.outcome_bytes > (self.whole_of_few if len(read) <= FEW else self.whole):
             slot.whole = False
             for index in [index for index in slot.outcomes if not read[index]]:
                 self._drop(slot, index)

@@ -13,12 +13,10 @@ from gbe_jobs_domain.payloads import JobSummary, TaskSummary
 from gbe_nexus import ArtifactStore, NotFound, Outgoing, encode_payload
 from gbe_oracle.core import messages
 from gbe_oracle.loading import Loader
-from gbe_oracle.slots import Entry
+from gbe_oracle.slots import FEW, Entry
 
 log = logging.getLogger("gbe.oracle")
 
-FEW = 1000
-"""Tasks whose summaries may fit into the history message itself."""
 PORTION = 128 << 10
 """Bytes of task summaries that are made before they are stored."""
 HEADROOM = 512

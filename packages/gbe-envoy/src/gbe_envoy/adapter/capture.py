@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from gbe_envoy.adapter.model import OnLine
@@ -24,24 +25,38 @@ def at_line_start(tail: bytes) -> bytes:
     return tail[newline + 1 :] if 0 <= newline < len(tail) - 1 else tail
 
 
+LINES_AT_ONCE = 1024
+"""After so many lines the callback is asked again whether it wants any more."""
+
+
 class Lines:
     """Splits a stream into lines and hands them to a callback, whose errors are logged once and otherwise ignored."""
 
-    __slots__ = ("_callback", "_complained", "_partial", "_stream")
+    __slots__ = ("_callback", "_complained", "_partial", "_skip", "_stream")
 
     def __init__(self, stream: str, callback: OnLine) -> None:
         self._stream = stream
         self._callback = callback
+        self._skip: Callable[[str, int], bool] | None = getattr(callback, "skip", None)
         self._partial = bytearray()
         self._complained = False
 
     def feed(self, data: bytes) -> None:
-        first, *rest = data.split(b"\n")
-        self._partial += first
-        for following in rest:
-            self._emit_pieces()
-            self._emit(bytes(self._partial))
-            self._partial[:] = following
+        while True:
+            if self._skip is not None and (lines := data.count(b"\n")) and self._skip(self._stream, lines):
+                self._partial[:] = data[data.rfind(b"\n") + 1 :]
+                break
+            first, *rest = data.split(b"\n", LINES_AT_ONCE)
+            following = rest.pop() if len(rest) == LINES_AT_ONCE else None
+            self._partial += first
+            for line in rest:
+                self._emit_whole()
+                self._partial[:] = line
+            if following is None:
+                break
+            self._emit_whole()
+            self._partial.clear()
+            data = following
         self._emit_pieces()
 
     def end(self) -> None:
@@ -49,6 +64,10 @@ class Lines:
         if self._partial:
             self._emit(bytes(self._partial))
             self._partial.clear()
+
+    def _emit_whole(self) -> None:
+        self._emit_pieces()
+        self._emit(bytes(self._partial))
 
     def _emit_pieces(self) -> None:
         while len(self._partial) > LINE_BYTES:

@@ -7,7 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 OnLine = Callable[[str, bytes], None]
-"""Called with "stdout" or "stderr" and one line without its newline, as soon as the line is whole."""
+"""Called with "stdout" or "stderr" and one line without its newline, as soon as the line is whole.
+
+It may have a method `skip(stream, lines)` as well, which is asked before so many lines come: where it returns true, it
+has counted them and gets none of them. There may be hundreds of millions.
+"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,6 +64,7 @@ _SPECIAL = {
 }
 _UNICAST = IPv6Network("2000::/3")
 _NAT64 = IPv6Network("64:ff9b::/96")
+_MAPPED = IPv6Network("::ffff:0:0/96")
 _ENTRY = re.compile(
     r"\[(?P<v6>[^\[\]]+)\](?P<v6_port>:\d{1,5})?|(?P<v4>[^:\[\]]+)(?P<port>:\d{1,5})?|(?P<bare>[^\[\]]+)"
 )
@@ -100,12 +101,21 @@ class AddressPolicy:
     def why_not(self, address: Address, port: int) -> str | None:
         """What speaks against it, for people; None where it may be reached."""
         meant = meaning(address)
-        for rule in self._rules:
-            if meant in rule.network and rule.port in (None, port):
-                if rule.allow:
-                    return None
-                return "denied on this host" if rule.owner else "a metadata service"
-        return _special(meant)
+        decisive = self._decisive(meant, port)
+        if decisive is None and meant != address and address not in _MAPPED:
+            # Entries for IPv6 are wider than any for the address it stands for. They may close that, never open it.
+            decisive = self._decisive(address, port)
+            if decisive is not None and decisive.allow:
+                decisive = None
+        if decisive is None:
+            return _special(meant)
+        if decisive.allow:
+            return None
+        return "denied on this host" if decisive.owner else "a metadata service"
+
+    def _decisive(self, address: Address, port: int) -> _Rule | None:
+        holding = (rule for rule in self._rules if address in rule.network and rule.port in (None, port))
+        return next(holding, None)
 
 
 def meaning(address: Address) -> Address:
@@ -137,7 +147,15 @@ def _parse(entry: str) -> Iterator[tuple[Network, int | None]]:
         raise ValueError(f"{entry!r}: no port {port}")
     for part in NAMED.get(text, (text,)):
         try:
-            yield _network(part), port
+            yield _plain(_network(part)), port
         except ValueError as error:
             names = ", ".join(NAMED)
             raise ValueError(f"{entry!r} is neither a network nor an address nor one of {names}: {error}") from error
+
+
+def _plain(network: Network) -> Network:
+    """IPv4 addresses that are written as mapped IPv6 ones, as what they are: no other form of them is ever looked for."""
+    if isinstance(network, IPv6Network) and network.subnet_of(_MAPPED):
+        first = int(network.network_address) & 0xFFFFFFFF
+        return IPv4Network((first, network.prefixlen - _MAPPED.prefixlen))
+    return network

@@ -32,8 +32,9 @@ class _Choice(msgspec.Struct):
 
 class _Completion(msgspec.Struct):
     choices: list[_Choice]
-    model: str = ""
-    usage: dict[str, Any] | None = None
+    # What a service says about its answer is no reason to lose the answer.
+    model: Any = None
+    usage: Any = None
 
 
 _decode = msgspec.json.Decoder(_Completion).decode
@@ -51,8 +52,8 @@ def outcome_of(body: bytes, wants_json: bool) -> Completed:
     text = _text(choice.message.content)
     data: dict[str, Any] = {
         "text": text,
-        "model": completion.model,
-        "usage": completion.usage,
+        "model": completion.model if isinstance(completion.model, str) else "",
+        "usage": completion.usage if isinstance(completion.usage, dict) else None,
         "finish_reason": choice.finish_reason,
     }
     if choice.message.refusal:

@@ -16,11 +16,16 @@ SHORTEST_LINE = 8
 
 MASK = "***"
 
+PIECE = 8
+"""Characters of a secret, next to where a text was cut, that are replaced as the whole is; of a short secret half."""
+CUT = "…"
+"""Where something was left out of a text."""
+
 
 class Masker:
     """Replaces values by `***`: as they are, and as JSON strings have them."""
 
-    __slots__ = ("_bytes", "_longest", "_text", "secrets")
+    __slots__ = ("_bytes", "_longest", "_text", "_values", "secrets")
 
     def __init__(self, secrets: Iterable[str]) -> None:
         self.secrets = tuple(secrets)
@@ -31,6 +36,7 @@ class Masker:
                 if len(value) >= SHORTEST:
                     values |= {value, json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]}
         ordered = sorted(values, key=lambda value: (-len(value), value))
+        self._values = ordered
         encoded = [value.encode("utf-8", "surrogatepass") for value in ordered]
         self._text = re.compile("|".join(map(re.escape, ordered))) if ordered else None
         self._bytes = re.compile(b"|".join(map(re.escape, encoded))) if ordered else None
@@ -42,6 +48,38 @@ class Masker:
     def text(self, text: str) -> str:
         """`text` without the secrets."""
         return self._text.sub(MASK, text) if self._text is not None else text
+
+    def excerpt(self, text: str) -> str:
+        """The same for a text that may have been cut anywhere: without what is left of a secret there."""
+        pieces = self.text(text).split(CUT)
+        return CUT.join(self._without_begun(self._without_rest(piece)) for piece in pieces)
+
+    def excerpt_raw(self, data: bytes) -> bytes:
+        """The same for the bytes of one."""
+        text = data.decode("utf-8", "surrogateescape")
+        return data if (clean := self.excerpt(text)) == text else clean.encode("utf-8", "surrogateescape")
+
+    def _without_rest(self, text: str) -> str:
+        """`text` without the end of a secret that it begins with."""
+        for value in self._values:
+            least = _least(value)
+            at = value.find(text[:least], 1) if len(text) >= least else -1
+            while at > 0:
+                if text.startswith(value[at:]):
+                    return MASK + text[len(value) - at :]
+                at = value.find(text[:least], at + 1)
+        return text
+
+    def _without_begun(self, text: str) -> str:
+        """`text` without the beginning of a secret that it ends with."""
+        for value in self._values:
+            least = _least(value)
+            at = value.rfind(text[-least:], 0, len(value) - 1) if len(text) >= least else -1
+            while at >= 0:
+                if text.endswith(value[: at + least]):
+                    return text[: len(text) - at - least] + MASK
+                at = value.rfind(text[-least:], 0, at + least - 1)
+        return text
 
     def raw(self, data: bytes) -> bytes:
         """`data` without the secrets."""
@@ -89,3 +127,7 @@ class Masker:
         cut = max(cut, done)
         out.append(data[done:cut])
         return b"".join(out), data[cut:]
+
+
+def _least(value: str) -> int:
+    return min(PIECE, (len(value) + 1) // 2)

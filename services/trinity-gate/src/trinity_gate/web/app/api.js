@@ -8,6 +8,7 @@
 import { session } from "./remembered.js";
 
 const PATIENCE_MS = 20_000;
+const BLOB_BYTES = 8 << 20;
 
 /** What the service answered, or why there is no answer: `code` and `field` as in the README's table of errors. */
 export class ApiError extends Error {
@@ -64,10 +65,15 @@ export class Api {
   governancePresets = () => this.#get("/governance/presets");
   saveGovernance = (patch) => this.#post("/governance", patch);
 
-
   /** A page of the history: `{entries, cursor}`; `cursor` is null on the last one. */
   async history(query) {
     const { value, headers } = await this.#fetch("GET", "/history", { query, withHeaders: true });
+    return { entries: value, cursor: headers.get("x-next-cursor") };
+  }
+
+  /** A page of the audit, as `history`. */
+  async audit(query) {
+    const { value, headers } = await this.#fetch("GET", "/audit", { query, withHeaders: true });
     return { entries: value, cursor: headers.get("x-next-cursor") };
   }
 
@@ -79,20 +85,35 @@ export class Api {
       (error) => error.status > 0,
     );
 
+  /** Where the run's bundle is, for who needs no token. */
+  exportAddress = (run) => `/history/${at(run)}/export`;
+
   /** The run's bundle as a Blob; `onBytes(n)` hears how much has come. */
   async exported(run, onBytes) {
-    const response = await this.#send("GET", `/history/${at(run)}/export`, { patience: 0 });
+    const response = await this.#send("GET", this.exportAddress(run), { patience: 0 });
     const reader = response.body.getReader();
-    const parts = [];
-    let size = 0;
+    const blobs = []; // which the browser may keep on disk
+    let parts = [];
+    let [size, loose] = [0, 0];
     for (;;) {
-      const { done, value } = await reader.read();
+      let chunk;
+      try {
+        chunk = await reader.read();
+      } catch {
+        throw new ApiError("the connection was lost on the way", { code: "unreachable" });
+      }
+      const { done, value } = chunk;
       if (done) break;
       parts.push(value);
       size += value.length;
+      loose += value.length;
+      if (loose >= BLOB_BYTES) {
+        blobs.push(new Blob(parts));
+        [parts, loose] = [[], 0];
+      }
       onBytes(size);
     }
-    return new Blob(parts, { type: "application/zip" });
+    return new Blob([...blobs, ...parts], { type: "application/zip" });
   }
 
   /** Where the WebSocket of this path is. The token travels as a subprotocol, never in the address. */

@@ -20,7 +20,7 @@ export function ceiling(value) {
 
 export class Chart {
   #canvas = el("canvas", { class: "chart-canvas", role: "img" });
-  #value = el("output", { class: "chart-value" });
+  #value = el("span", { class: "chart-value" });
   #where = el("span", { class: "chart-where" });
   #points = [];
   #hover = null;
@@ -62,7 +62,7 @@ export class Chart {
     addEventListener("themechange", () => this.#schedule());
   }
 
-  /** Show the points `[x, y]`, x growing, over 0…`total` (or as far as they reach). */
+  /** Show the points `[x, y]`, x growing, over 0…`total`, or as far as they reach. */
   show(points, total = null) {
     this.#points = points.map(([x, y]) => [x, Number(y)]);
     this.#total = total;
@@ -98,7 +98,9 @@ export class Chart {
     const points = this.#points;
     const newest = points.at(-1);
     const highest = points.reduce((most, [, value]) => Math.max(most, value), 0);
-    const end = Math.max(this.#total ?? 0, newest?.[0] ?? 0) || 1;
+    // A long run would show nothing for long: the axis grows with it, up to the total.
+    const reached = newest?.[0] ?? 0;
+    const end = Math.max(reached, Math.min(this.#total ?? 0, ceiling(reached))) || 1;
     const top = ceiling(highest);
     const x = ([where]) => PAD.left + (where / end) * (width - PAD.left - PAD.right);
     const level = (value) => height - PAD.bottom - (value / top) * (height - PAD.top - PAD.bottom);
@@ -141,6 +143,11 @@ export class Chart {
       paint.fillStyle = colour;
       paint.fill();
       paint.globalAlpha = 1;
+    }
+
+    if (!points.length) {
+      paint.textAlign = "center";
+      paint.fillText("no data yet", (PAD.left + width - PAD.right) / 2, level(0.25 * top));
     }
 
     let marked = newest;

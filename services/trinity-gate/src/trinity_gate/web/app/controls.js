@@ -43,6 +43,8 @@ export class Controls {
   #ctx;
   #buttons = new Map();
   #asking = false;
+  #group = el("div", { class: "controls", role: "group", "aria-label": "Run" });
+  #held = false; // the focus was among the controls, and nowhere else since
 
   constructor(topbar, ctx) {
     const { surface } = ctx;
@@ -58,7 +60,7 @@ export class Controls {
 
     const pillIcon = icon("idle");
     const pillText = el("span");
-    const pill = el("span", { class: "pill", role: "status" }, pillIcon, pillText);
+    const pill = el("span", { class: "pill" }, pillIcon, pillText);
     const scenario = el(
       "button",
       {
@@ -66,7 +68,7 @@ export class Controls {
         class: "scenario-chip",
         on: { click: () => ctx.router.go("scenarios", store.get("scenario")?.id ?? "") },
       },
-      el("span", { class: "chip-label", text: "Active scenario" }),
+      el("span", { class: "chip-label" }, "Active", el("span", { text: " scenario" })),
       el("strong"),
     );
 
@@ -112,7 +114,10 @@ export class Controls {
         on: { click: () => this.options() },
       },
     );
-    const group = el("div", { class: "controls", role: "group", "aria-label": "Run" });
+    const group = this.#group;
+    addEventListener("pointerdown", (event) => {
+      if (!group.contains(event.target)) this.#held = false;
+    });
     replace(topbar, brand, el("div", { class: "topbar-state" }, pill, scenario), course, group);
 
     store.watch(["run", "busy", "connection", "who", "scenario"], () => {
@@ -142,8 +147,7 @@ export class Controls {
       this.#tail(right, run, share);
 
       const shown = this.#surface.controls;
-      const focused = document.activeElement;
-      const had = group.contains(focused);
+      this.#holdFocus();
       const nodes = shown.flatMap(({ name, enabled }) => {
         const node = this.#buttons.get(name);
         node.disabled = !enabled;
@@ -156,18 +160,39 @@ export class Controls {
       if (nodes.length !== group.children.length || nodes.some((node, index) => node !== group.children[index])) {
         replace(group, ...nodes);
       }
-      // The focus stays with the controls when the one that had it goes or is switched off.
-      if (had && (!group.contains(focused) || focused.disabled) && !busy) nodes.find((node) => !node.disabled)?.focus();
+      this.#keepFocus();
       const heading = run?.state === "running" ? `${percent(share)} ${text} · ` : kind === "fault" ? "Fault · " : "";
       document.title = `${heading}Trinity Gate`;
     });
     store.watch(["live"], () => this.#tail(right, store.get("run"), null));
   }
 
+  #holdFocus() {
+    const focused = document.activeElement;
+    if (this.#group.contains(focused)) this.#held = true;
+    else if (focused !== document.body && !focused?.closest("dialog")) this.#held = false;
+  }
+
+  /** The focus stays with the controls when the one that had it goes or is switched off. */
+  #keepFocus() {
+    const focused = document.activeElement;
+    if (!this.#held || (focused !== document.body && !focused.disabled)) return;
+    // While a command waits for its answer all are off, and then the same one may be there again.
+    if (!this.#surface.store.get("busy")) this.#group.querySelector("button:not(:disabled)")?.focus();
+  }
+
   /** What happens when a control is used, by pointer or key. */
   async press(name) {
     if (this.#asking || !this.#surface.can(name)) return;
-    if (name === "start" && !this.#surface.store.get("scenario")) return this.options();
+    this.#holdFocus();
+    if (name === "start") {
+      const id = this.#surface.store.get("scenario")?.id;
+      if (!id) return this.options();
+      this.#asking = true;
+      const settled = await this.#ctx.scenarios.settled(id);
+      this.#asking = false;
+      if (!settled) return;
+    }
     if (name === "stop") {
       const run = this.#surface.store.get("run");
       this.#asking = true;
@@ -178,6 +203,7 @@ export class Controls {
         icon: "stop",
       });
       this.#asking = false;
+      this.#keepFocus();
       // Meanwhile it may have ended, and another one begun.
       if (!sure || this.#surface.store.get("run")?.run_id !== run.run_id) return;
     }
@@ -188,10 +214,12 @@ export class Controls {
   async options() {
     if (this.#asking || !this.#surface.can("start")) return;
     this.#asking = true;
+    this.#holdFocus();
     try {
       await startWithOptions(this.#ctx);
     } finally {
       this.#asking = false;
+      this.#keepFocus();
     }
   }
 

@@ -50,26 +50,33 @@ export function openDialog({ title, body = [], actions, onSubmit = () => true, f
   );
   const dialog = el(
     "dialog",
-    { class: `dialog ${kind}`.trim(), "aria-labelledby": titleId, "aria-describedby": bodyId },
+    { class: `dialog ${kind}`.trim(), "aria-labelledby": titleId },
     form,
   );
+  // A text belongs to the question; a form is read field by field.
+  if (!form.querySelector("input, select, textarea")) dialog.setAttribute("aria-describedby", bodyId);
   trap(dialog);
   document.body.append(dialog);
 
   return new Promise((resolve) => {
     let answer = null;
     let busy = false;
+    // What is under way is waited for: its failure would have nowhere to be said.
+    dialog.addEventListener("keydown", (event) => busy && event.key === "Escape" && event.preventDefault());
+    dialog.addEventListener("cancel", (event) => busy && event.preventDefault());
     const choose = async (action) => {
       if (busy) return;
       if (action.submit) {
         busy = true;
         dialog.setAttribute("aria-busy", "true");
+        buttons.get(action.name).setAttribute("aria-busy", "true");
         let accepted = false;
         try {
           accepted = await onSubmit();
         } finally {
           busy = false;
           dialog.removeAttribute("aria-busy");
+          buttons.get(action.name).removeAttribute("aria-busy");
         }
         if (!accepted) return;
       }

@@ -96,6 +96,11 @@ export function bytes(value) {
   return `${unit ? value.toFixed(1) : value} ${units[unit]}`;
 }
 
+/** A long id by its end, which is what tells two apart. */
+export function brief(id) {
+  return id.length <= 16 ? id : `…${id.slice(-8)}`;
+}
+
 /** "max_topology_changes" → "Max topology changes". */
 export function words(name) {
   const text = String(name).replaceAll(/[_-]+/g, " ").trim();

@@ -7,7 +7,7 @@
  * @module
  */
 
-import { el, setText, uniqueId } from "./dom.js";
+import { el, set, setText, uniqueId } from "./dom.js";
 import { timeOfDay } from "./format.js";
 
 export const LEVELS = ["DEBUG", "INFO", "WARN", "ERROR"];
@@ -143,6 +143,11 @@ export class LogList {
     this.#schedule();
   }
 
+  /** Let the selected entry go. */
+  release() {
+    this.#select(-1);
+  }
+
   #drop(number) {
     const gone = this.#dropped + number;
     this.#entries.splice(0, number);
@@ -204,7 +209,15 @@ export class LogList {
       this.#last = Math.min(this.#matches.length, top + Math.ceil(height / LINE) + SPARE);
       this.#rows.style.transform = `translateY(${this.#first * LINE}px)`;
       for (let index = this.#first; index < this.#last; index += 1) this.#fill(index - this.#first, index);
-      for (let slot = this.#last - this.#first; slot < this.#pool.length; slot += 1) this.#pool[slot].row.hidden = true;
+      // The elements are used again and again: out of view, the selected entry has none.
+      const active = this.#indexOf(this.#selected) - this.#first;
+      if (active >= 0 && active < this.#last - this.#first) {
+        set(this.#viewport, { "aria-activedescendant": this.#pool[active].row.id });
+      } else this.#viewport.removeAttribute("aria-activedescendant");
+      for (let slot = this.#last - this.#first; slot < this.#pool.length; slot += 1) {
+        this.#pool[slot].row.hidden = true;
+        this.#pool[slot].entry = null; // what was left out is not held on to
+      }
       this.#viewport.setAttribute("aria-rowcount", String(this.#matches.length));
     }
     this.#onChange(this.counts);
@@ -214,7 +227,7 @@ export class LogList {
     let line = this.#pool[slot];
     if (!line) {
       const cell = (name) => el("span", { class: `log-${name}`, role: "gridcell" });
-      line = { time: cell("time"), level: cell("level"), event: cell("event"), message: cell("message"), row: null };
+      line = { time: cell("time"), level: cell("level"), event: cell("event"), message: cell("message"), row: null, entry: null };
       line.row = el(
         "div",
         { class: "log-line", role: "row", id: uniqueId("log-line") },
@@ -230,17 +243,18 @@ export class LogList {
     const entry = this.#entries[position - this.#dropped];
     line.row.hidden = false;
     const selected = position === this.#selected;
-    if (line.row.dataset.position !== String(position)) {
-      line.row.dataset.position = String(position);
+    line.row.dataset.position = String(position);
+    set(line.row, { "aria-rowindex": String(index + 1) });
+    // Another run's log has other entries at the same positions.
+    if (line.entry !== entry) {
+      line.entry = entry;
       line.row.dataset.level = entry.level;
-      line.row.setAttribute("aria-rowindex", String(index + 1));
       setText(line.time, timeOfDay(entry.timestamp));
       setText(line.level, entry.level);
       setText(line.event, entry.event_type);
       setText(line.message, entry.message);
     }
     line.row.setAttribute("aria-selected", String(selected));
-    if (selected) this.#viewport.setAttribute("aria-activedescendant", line.row.id);
   }
 
   /** Where a position lies in #matches, or -1: the matches are sorted. */

@@ -23,16 +23,18 @@ const toasts = new Toasts(part("toasts"), (level, message) => own.record(level, 
 const api = new Api({ askForToken });
 const surface = new Surface(api, toasts);
 const shortcuts = new Shortcuts();
-const ctx = { api, own, surface, toasts, router: null };
+const ctx = { api, own, surface, toasts, router: null, scenarios: null };
 
 // Whatever goes wrong in the page itself is shown like everything else.
 addEventListener("error", (event) => toasts.error("The page has a fault", event.error ?? event.message));
 addEventListener("unhandledrejection", (event) => toasts.error("The page has a fault", event.reason));
 
 const logs = new Logs(ctx);
+const scenarios = new Scenarios(ctx);
+ctx.scenarios = scenarios;
 const views = [
   { name: "dashboard", label: "Dashboard", short: "Dashboard", icon: "dashboard", view: new Dashboard(ctx) },
-  { name: "scenarios", label: "Scenario & Config", short: "Scenario", icon: "scenarios", view: new Scenarios(ctx) },
+  { name: "scenarios", label: "Scenario & Config", short: "Scenario", icon: "scenarios", view: scenarios },
   { name: "pillars", label: "Pillars", short: "Pillars", icon: "pillars", view: new Pillars(ctx) },
   { name: "governance", label: "Governance & Budgets", short: "Govern", icon: "governance", view: new Governance(ctx) },
   { name: "history", label: "History & Exports", short: "History", icon: "history", view: new History(ctx) },

@@ -20,7 +20,7 @@ export class PillarCards {
   /** `detailed`: with an explanation, as links to nothing: cards are read-only. */
   constructor({ detailed = false } = {}) {
     for (const id of PILLARS) {
-      const name = el("h3", { class: "pillar-name", text: id });
+      const name = el("h2", { class: "pillar-name", text: id });
       const status = el("span", { class: "pillar-status", text: "unknown" });
       const headline = el("p", { class: "pillar-headline" });
       const secondary = el("p", { class: "pillar-secondary" });
@@ -49,14 +49,15 @@ export class PillarCards {
     );
   }
 
-  /** Show `PillarStatus[]`. */
-  show(pillars) {
+  /** Show `PillarStatus[]`. `paused`: what is said to run waits. */
+  show(pillars, { paused = false } = {}) {
     for (const pillar of pillars) {
       const card = this.#cards.get(pillar.pillar_id);
       if (!card) continue;
-      card.element.dataset.status = pillar.status;
+      const status = paused && pillar.status === "running" ? "paused" : pillar.status;
+      card.element.dataset.status = status;
       setText(card.name, pillar.name);
-      setText(card.status, pillar.status);
+      setText(card.status, status);
       setText(card.headline, pillar.headline_metric ?? "–");
       setText(card.secondary, pillar.secondary_metric ?? "");
       card.mode.hidden = !pillar.governance_mode;

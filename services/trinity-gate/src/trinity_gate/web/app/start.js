@@ -2,7 +2,7 @@
 
 import { el } from "./dom.js";
 import { openDialog } from "./dialog.js";
-import { failAt, field, numberOf, select, toggle } from "./fields.js";
+import { failAt, field, numberOf, refill, select, toggle } from "./fields.js";
 
 const AS_IS = [
   ["", "As the scenario says"],
@@ -13,12 +13,6 @@ const AS_IS = [
 /** Ask for the overrides and start. Errors show at their field and the dialog stays. */
 export async function startWithOptions({ surface, api, toasts }) {
   const { store } = surface;
-  let presets = [];
-  try {
-    presets = await api.governancePresets();
-  } catch (error) {
-    toasts.error("The presets could not be read", error);
-  }
   const scenario = field(
     "Scenario",
     select(store.get("scenarios").map(({ id, name }) => [id, name === id ? id : `${name} (${id})`])),
@@ -29,9 +23,11 @@ export async function startWithOptions({ surface, api, toasts }) {
     "Ticks",
     el("input", { type: "text", inputmode: "numeric", autocomplete: "off", placeholder: "As the scenario says" }),
   );
-  const preset = field(
-    "Governance",
-    select([["", "As the scenario says"], ...presets.map(({ id, name }) => [id, name])]),
+  const preset = field("Governance", select([["", "As the scenario says"]]));
+  // They may take their time: the dialog is there at once.
+  api.governancePresets().then(
+    (presets) => refill(preset.input, [["", "As the scenario says"], ...presets.map(({ id, name }) => [id, name])]),
+    (error) => toasts.error("The presets could not be read", error),
   );
   const metrics = field("Metrics", select(AS_IS));
   const logging = field("Logging", select(AS_IS));

@@ -44,8 +44,11 @@ export class Stream {
     clearTimeout(this.#watch);
     removeEventListener("online", this.retry);
     document.removeEventListener("visibilitychange", this.#visible);
-    this.#socket?.close(1000);
+    const socket = this.#socket;
     this.#socket = null;
+    // One that is about to open is closed then: a browser complains otherwise.
+    if (socket?.readyState === WebSocket.CONNECTING) socket.addEventListener("open", () => socket.close(1000));
+    else socket?.close(1000);
   }
 
   /** Don't wait any longer. */

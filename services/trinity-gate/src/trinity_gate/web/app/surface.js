@@ -11,6 +11,9 @@ import { phaseOf, controlsOf } from "./phase.js";
 import { Store } from "./store.js";
 import { Stream } from "./stream.js";
 
+const FIRST_WAIT_MS = 1_000;
+const LONGEST_WAIT_MS = 30_000;
+
 const RANK = { observer: 0, operator: 1, overseer: 2 };
 
 const FAILED = {
@@ -44,6 +47,9 @@ export class Surface {
   #topics = new Map();
   #heard = 0; // states that have come
   #waiting = null;
+  #unread = true; // the last reading failed, or there was none
+  #wait = FIRST_WAIT_MS;
+  #again = null;
 
   constructor(api, toasts) {
     this.#api = api;
@@ -149,16 +155,27 @@ export class Surface {
     }
   }
 
-  /** Read who we are, the state and the scenarios again. */
+  /** Read who we are, the state and the scenarios again; until it succeeds, since without it no control works. */
   async reload() {
+    clearTimeout(this.#again);
+    const heard = this.#heard;
     try {
       const who = await this.#api.whoami();
       const [state, scenarios] = await Promise.all([this.#api.state(), this.#api.scenarios()]);
+      this.#unread = false;
+      this.#wait = FIRST_WAIT_MS;
       this.store.set({ who, scenarios });
-      this.#take(state);
+      // What the stream has brought meanwhile may be newer, and perhaps nothing comes after it.
+      if (this.#heard === heard) this.#take(state);
     } catch (error) {
+      const known = this.#unread && this.#wait > FIRST_WAIT_MS; // it was said
+      this.#unread = true;
       // While there is no connection the rail says so, and it is read again afterwards.
-      if (error.code !== "unreachable") this.#toasts.error("The state could not be read", error);
+      if (error.code === "unreachable") return;
+      if (!known) this.#toasts.error("The state could not be read", error);
+      if (error.status === 401) return; // another token is for the operator to give
+      this.#again = setTimeout(() => this.reload(), this.#wait);
+      this.#wait = Math.min(this.#wait * 2, LONGEST_WAIT_MS);
     }
   }
 
@@ -166,7 +183,7 @@ export class Surface {
     try {
       this.store.set({ scenarios: await this.#api.scenarios() });
     } catch (error) {
-      this.#toasts.error("The scenarios could not be read", error);
+      this.#toasts.unread("The scenarios could not be read", error);
     }
   }
 
@@ -197,7 +214,7 @@ export class Surface {
     const was = this.store.get("connection");
     if (status === "live") {
       this.store.set({ connection: "live", retryAt: null });
-      if (was === "reconnecting") {
+      if (was === "reconnecting" || this.#unread) {
         this.reload();
         for (const topic of this.#topics.keys()) this.#changed(topic);
       }
@@ -237,10 +254,7 @@ export class Surface {
     try {
       if (id !== null) topology = (await this.#api.scenario(id)).advanced?.topology ?? null;
     } catch (error) {
-      if (error.status !== 404 && error.code !== "unreachable") this.#toasts.error(
-        `The topology of ${id} could not be read`,
-        error,
-      );
+      if (error.status !== 404) this.#toasts.unread(`The topology of ${id} could not be read`, error);
     }
     if (this.#topologyOf === id) this.store.set({ topology });
   }

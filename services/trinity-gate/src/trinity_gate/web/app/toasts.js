@@ -35,6 +35,12 @@ export class Toasts {
     this.#show(this.#urgent, "error", ...this.note(doing, error));
   }
 
+  /** Something could not be read. Without a connection the rail says so, and all is read again when it is back. */
+  unread(what, error) {
+    if (error?.code === "unreachable") this.note(what, error);
+    else this.error(what, error);
+  }
+
   /** Only record an error: it is shown where it belongs. Returns its text and its code. */
   note(doing, error) {
     const code = error?.code ? `${error.code}${error.status ? ` · ${error.status}` : ""}` : "";

@@ -123,7 +123,6 @@ export class Topology {
         const text = short(values[position]);
         setText(value, text);
         value.setAttribute("font-size", (radius * Math.min(0.62, 2.2 / text.length)).toFixed(1));
-        value.classList.toggle("inverse", Math.abs(share) > 0.5);
       }
       setText(title, `${name}: ${count(values[position])}`);
     }

@@ -64,7 +64,10 @@ export class Dashboard {
       topology.show(store.get("topology"));
       topology.update(store.get("live")?.nodes ?? null);
     });
-    store.watch(["pillars"], () => cards.show(store.get("pillars")));
+    store.watch(
+      ["pillars", "run"],
+      () => cards.show(store.get("pillars"), { paused: phaseOf(store.get("run")) === "paused" }),
+    );
     store.watch(["run", "who"], () => replace(message, this.#banner(store.get("run"), ctx)));
   }
 
@@ -114,7 +117,7 @@ export class Dashboard {
     const box = (kind, picture, title, text, ...actions) =>
       el(
         "div",
-        { class: "banner", data: { kind }, role: kind === "error" ? "alert" : "status" },
+        { class: "banner", data: { kind }, role: kind === "error" ? "alert" : null },
         icon(picture),
         el("div", { class: "banner-text" }, el("strong", { text: title }), text && el("span", { text })),
         el("div", { class: "banner-actions" }, ...actions),

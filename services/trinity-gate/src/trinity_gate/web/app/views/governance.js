@@ -4,6 +4,7 @@
  * @module
  */
 
+import { Audit } from "../audit.js";
 import { button, el, replace, set, setText } from "../dom.js";
 import { openDialog } from "../dialog.js";
 import { failAt, field, numberOf } from "../fields.js";
@@ -35,15 +36,17 @@ export class Governance {
   #presetList = el("div", { class: "preset-list" });
   #failure = el("div", { class: "form-error", role: "alert" });
   #changes = el("div", { class: "changes", role: "status" });
-  #fieldset = el("fieldset", { class: "plain" });
+  #fieldset = el("fieldset", { class: "plain", disabled: true }); // until there is something to edit
   #save = button("Save", { icon: "save", kind: "primary" });
   #discard = button("Discard", { kind: "danger-quiet" });
   #card;
+  #audit;
   #saving = false;
   #saved = false;
 
   constructor(ctx) {
     this.#ctx = ctx;
+    this.#audit = new Audit(ctx);
     const radios = MODES.map(([mode, label, text]) => {
       const input = el(
         "input",
@@ -130,7 +133,9 @@ export class Governance {
         ),
       ),
       this.#card,
+      this.#audit.element,
     );
+    this.#save.disabled = this.#discard.disabled = true;
     this.#save.addEventListener("click", () => this.#saveDraft());
     this.#discard.addEventListener("click", () => this.#discardDraft());
     ctx.surface.store.watch(["who"], () => this.#draw());
@@ -139,6 +144,11 @@ export class Governance {
 
   show() {
     this.#refresh();
+    this.#audit.show();
+  }
+
+  hide() {
+    this.#audit.hide();
   }
 
   isDirty() {
@@ -176,7 +186,13 @@ export class Governance {
       );
       this.#take(base);
     } catch (error) {
-      this.#ctx.toasts.error("The governance could not be read", error);
+      this.#ctx.toasts.note("The governance could not be read", error);
+      // What was read before stays in view; without that there is nothing to edit.
+      replace(
+        this.#failure,
+        el("span", { text: `The governance could not be read: ${error.message} (${error.code})` }),
+        button("Try again", { kind: "quiet small", on: { click: () => this.#refresh() } }),
+      );
     }
   }
 
@@ -239,6 +255,7 @@ export class Governance {
     if (dirty) this.#saved = false;
     replace(
       this.#changes,
+      !may && el("span", { class: "hint", text: "An overseer may change this." }),
       this.#saved && "Saved: it reaches the runs that are started from now on",
       lines.map(([name, before, after]) => el(
         "span",

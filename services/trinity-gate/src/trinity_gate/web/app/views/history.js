@@ -6,7 +6,7 @@
 
 import { button, el, icon, replace, setText } from "../dom.js";
 import { refill, select } from "../fields.js";
-import { between, bytes, count, duration, moment, words } from "../format.js";
+import { between, brief, bytes, count, duration, moment, words } from "../format.js";
 import { governanceFacts } from "../governancefacts.js";
 
 const PAGE = 50;
@@ -23,25 +23,22 @@ function resultTag(result) {
   return el("span", { class: "result", data: { result } }, icon(PICTURES[result] ?? "unknown"), result);
 }
 
-/** A long id by its end, which is what tells two apart. */
-function brief(id) {
-  return id.length <= 16 ? id : `…${id.slice(-8)}`;
-}
-
 export class History {
   #ctx;
   #entries = [];
   #cursor = null;
+  #comparing = false;
   #chosen = new Set();
   #open = "";
   #visible = false;
   #turn = 0;
+  #shown = ""; // the details in view, as they came
   #scenario = select([["", "All scenarios"]], { "aria-label": "Scenario" });
   #result = select(RESULTS, { "aria-label": "Result" });
   #body = el("tbody");
   #more = button("Older runs", { kind: "quiet" });
   #compare = button("Compare", { icon: "compare" });
-  #empty = el("p", { class: "empty", text: "No runs yet." });
+  #empty = el("div", { class: "empty", hidden: true });
   #side = el("section", { class: "card detail", "aria-label": "Run", tabindex: "-1" });
 
   constructor(ctx) {
@@ -84,6 +81,7 @@ export class History {
     this.#result.addEventListener("change", () => this.#load());
     this.#more.addEventListener("click", () => this.#load(this.#cursor));
     this.#compare.addEventListener("click", () => this.#showComparison());
+    this.#more.hidden = true;
     const { store } = ctx.surface;
     store.watch(["scenarios"], () => this.#fillScenarios());
     store.watch(["run"], () => {
@@ -94,7 +92,7 @@ export class History {
     const refresh = () => {
       if (!this.#visible) return;
       this.#load();
-      if (this.#open) this.#showRun(this.#open); // results come in after the end
+      if (this.#open) this.#showRun(this.#open, { again: true }); // results come in after the end
     };
     ctx.surface.on("history", refresh);
     ctx.surface.on("logs", refresh);
@@ -105,7 +103,7 @@ export class History {
   show(run) {
     this.#visible = true;
     this.#load();
-    if (run) this.#showRun(run);
+    if (run) this.#showRun(run).then(() => this.#reveal());
     else if (this.#open) this.#ctx.router.note(this.#open);
   }
 
@@ -141,7 +139,18 @@ export class History {
       this.#fillScenarios();
       this.#drawRows();
     } catch (error) {
-      if (turn === this.#turn) this.#ctx.toasts.error("The history could not be read", error);
+      if (turn !== this.#turn) return;
+      if (this.#entries.length) {
+        this.#ctx.toasts.unread("The history could not be read", error);
+        return;
+      }
+      this.#ctx.toasts.note("The history could not be read", error);
+      replace(
+        this.#empty,
+        el("p", { role: "alert", text: `The history could not be read: ${error.message} (${error.code})` }),
+        button("Try again", { kind: "quiet", on: { click: () => this.#load() } }),
+      );
+      this.#empty.hidden = false;
     } finally {
       this.#more.disabled = false;
     }
@@ -176,9 +185,9 @@ export class History {
           {
             data: { run: id },
             "aria-current": id === this.#open ? "true" : null,
-            on: { click: (event) => event.target.closest("input, button") || this.#pick(id) },
+            on: { click: (event) => event.target.closest("label, button") || this.#pick(id) },
           },
-          el("td", {}, box),
+          el("td", {}, el("label", { class: "hit" }, box)),
           el("td", { class: "when", text: moment(start) }),
           el("td", { class: "what", text: scenario }),
           el("td", {}, resultTag(result)),
@@ -205,15 +214,20 @@ export class History {
     const row = focused && [...this.#body.children].find(({ dataset }) => dataset.run === focused);
     if (row) row.querySelector(part === "INPUT" ? "input" : "button").focus();
     const filtered = this.#scenario.value || this.#result.value;
-    setText(this.#empty, filtered ? "No run matches." : "No runs yet.");
+    replace(this.#empty, el("p", { text: filtered ? "No run matches." : "No runs yet." }));
     this.#empty.hidden = this.#entries.length > 0;
     this.#more.hidden = this.#cursor === null;
     this.#drawCompare();
   }
 
   async #pick(id) {
+    const shown = id === this.#open;
     await this.#ctx.router.go("history", id);
-    // Where there is no room beside the list the details lie below it.
+    if (shown) this.#reveal();
+  }
+
+  /** Where there is no room beside the list the details lie below it. */
+  #reveal() {
     if (matchMedia("(max-width: 1150px)").matches) this.#side.scrollIntoView({ block: "start" });
   }
 
@@ -231,19 +245,20 @@ export class History {
   }
 
   #drawCompare() {
-    this.#compare.disabled = this.#chosen.size !== 2;
+    this.#compare.disabled = this.#chosen.size !== 2 || this.#comparing;
     setText(this.#compare.querySelector(".label"), this.#chosen.size === 1 ? "Compare: one more" : "Compare");
     this.#compare.title = "Choose two runs to compare";
   }
 
   #drawSide(...content) {
+    this.#shown = "";
     if (content.length === 0) content = [
       el("p", { class: "empty", text: "Choose a run to see its details, or two to compare." }),
     ];
     replace(this.#side, ...content);
   }
 
-  async #showRun(id) {
+  async #showRun(id, { again = false } = {}) {
     this.#open = id;
     for (const row of this.#body.children) {
       if (row.dataset.run === id) row.setAttribute("aria-current", "true");
@@ -255,10 +270,12 @@ export class History {
       detail = await api.historyEntry(id);
     } catch (error) {
       if (this.#open === id) this.#drawSide(el("p", { class: "empty", text: `${id}: ${error.message}` }));
-      toasts.error(`${id} could not be read`, error);
+      if (!again) toasts.unread(`${id} could not be read`, error);
       return;
     }
-    if (this.#open !== id) return;
+    // What is in view stays, with its focus and its place, where nothing changed.
+    const shown = JSON.stringify(detail);
+    if (this.#open !== id || this.#shown === shown) return;
     const { run, summary_metrics: metrics, governance, overrides, log, export: bundle, live } = detail;
     const facts = (pairs) => el(
       "dl",
@@ -354,21 +371,31 @@ export class History {
       el("h3", { text: "Governance" }),
       governanceFacts(governance),
     );
+    this.#shown = shown;
   }
 
   async #export(run, control) {
+    const { api, toasts } = this.#ctx;
     const label = control.querySelector(".label");
     const before = label.textContent;
+    const save = (address) => el("a", { href: address, download: `${run.run_id}.zip` }).click();
     control.disabled = true;
     control.setAttribute("aria-busy", "true");
     try {
-      const blob = await this.#ctx.api.exported(run.run_id, (size) => setText(label, bytes(size)));
+      // A link can't say what went wrong, so first whether there is somebody to ask, and whether without a token.
+      if (api.token === null) await api.historyEntry(run.run_id);
+      if (api.token === null) {
+        // The browser writes it to its place by itself, however large it is.
+        save(api.exportAddress(run.run_id));
+        return;
+      }
+      const blob = await api.exported(run.run_id, (size) => setText(label, bytes(size)));
       const address = URL.createObjectURL(blob);
-      el("a", { href: address, download: `${run.run_id}.zip` }).click();
+      save(address);
       setTimeout(() => URL.revokeObjectURL(address), 60_000);
-      this.#ctx.toasts.success(`${run.run_id} is exported (${bytes(blob.size)})`);
+      toasts.success(`${run.run_id} is exported (${bytes(blob.size)})`);
     } catch (error) {
-      this.#ctx.toasts.error(`${run.run_id} was not exported`, error);
+      toasts.error(`${run.run_id} was not exported`, error);
     } finally {
       setText(label, before);
       control.disabled = false;
@@ -379,10 +406,16 @@ export class History {
   async #showComparison() {
     // The older one is the baseline: the list is newest first.
     const [candidate, baseline] = this.#entries.map(({ run_id: id }) => id).filter((id) => this.#chosen.has(id));
+    if (!baseline || this.#comparing) return;
     this.#open = "";
+    this.#ctx.router.note("");
+    for (const row of this.#body.children) row.removeAttribute("aria-current");
+    this.#comparing = true;
     this.#compare.setAttribute("aria-busy", "true");
+    this.#drawCompare();
     try {
       const { equal, differences, truncated, ...runs } = await this.#ctx.api.compare(baseline, candidate);
+      if (this.#open) return; // another run was chosen meanwhile
       const number = `${count(differences.length)} ${differences.length === 1 ? "difference" : "differences"}`;
       const rows = differences.map(({ path, baseline: before, candidate: after }) => el(
         "tr",
@@ -400,7 +433,7 @@ export class History {
           {},
           el(
             "button",
-            { type: "button", class: "link", text: run.run_id, on: { click: () => this.#showRun(run.run_id) } },
+            { type: "button", class: "link", text: run.run_id, on: { click: () => this.#pick(run.run_id) } },
           ),
           ` ${run.scenario_id}, ${run.state}, ${count(run.ticks_completed)} ticks`,
         ),
@@ -437,10 +470,13 @@ export class History {
           ),
       );
       this.#side.focus({ preventScroll: true });
+      this.#reveal();
     } catch (error) {
       this.#ctx.toasts.error("The runs could not be compared", error);
     } finally {
+      this.#comparing = false;
       this.#compare.removeAttribute("aria-busy");
+      this.#drawCompare();
     }
   }
 }

@@ -4,14 +4,15 @@
  * @module
  */
 
-import { button, el, icon, replace, setText } from "../dom.js";
+import { button, el, icon, replace, set, setText } from "../dom.js";
 import { refill, select } from "../fields.js";
-import { count, moment, timeOfDay } from "../format.js";
+import { brief, count, moment, timeOfDay } from "../format.js";
 import { RunLog } from "../logbook.js";
 import { LEVELS, LogList } from "../loglist.js";
 
 const CURRENT = "";
-const OTHERS_KEPT = 4; // logs of other runs that stay in memory
+const OTHERS_KEPT = 4; // logs of other runs that stay in memory…
+const OTHERS_ENTRIES = 100_000; // …as long as they are no longer than this together
 
 export class Logs {
   #ctx;
@@ -20,7 +21,7 @@ export class Logs {
   #visible = false;
   #status = "";
   #list;
-  #run = select([[CURRENT, "Current run"]], { "aria-label": "Run" });
+  #run = select([[CURRENT, "Current: none"]], { "aria-label": "Run" });
   #level = select(
     LEVELS.map((level) => [
       level,
@@ -42,6 +43,7 @@ export class Logs {
   #follow = button("Follow", { icon: "follow", "aria-pressed": "true", "aria-keyshortcuts": "f" });
   #counts = el("p", { class: "log-counts" }); // changes too often to be read out
   #detail = el("aside", { class: "log-detail", "aria-label": "Entry", hidden: true });
+  #nothing = el("p", { class: "log-nothing empty" });
 
   constructor(ctx) {
     this.#ctx = ctx;
@@ -69,12 +71,11 @@ export class Logs {
         el("label", { class: "check" }, this.#only, "Current run only"),
         this.#level,
         el("div", { class: "search" }, icon("search"), this.#search),
-        el("span", { class: "spring" }),
         this.#counts,
         download,
         this.#follow,
       ),
-      el("div", { class: "log-area" }, this.#list.element, this.#detail),
+      el("div", { class: "log-area" }, this.#list.element, this.#nothing, this.#detail),
     );
     let typing = null;
     this.#search.addEventListener("input", () => {
@@ -159,10 +160,20 @@ export class Logs {
         },
       });
       this.#logs.set(shown, log);
-      for (const run of this.#logs.keys()) if (this.#logs.size > OTHERS_KEPT && run !== shown) this.#logs.delete(run);
+      this.#forgetOthers(shown);
     }
     this.#status = log.complete ? "complete" : "connecting…";
     log.open();
+  }
+
+  #forgetOthers(shown) {
+    let [number, entries] = [0, 0];
+    for (const [run, log] of [...this.#logs].reverse()) {
+      if (run === shown) continue;
+      number += 1;
+      entries += log.entries.length;
+      if (number > OTHERS_KEPT || entries > OTHERS_ENTRIES) this.#logs.delete(run);
+    }
   }
 
   /** Show what belongs in view, from the beginning. */
@@ -179,7 +190,7 @@ export class Logs {
 
   async #fillRuns() {
     const current = this.#ctx.surface.store.get("run");
-    const options = new Map([[CURRENT, current ? `Current run (${current.run_id})` : "Current run (none)"]]);
+    const options = new Map([[CURRENT, current ? `Current: ${brief(current.run_id)}` : "Current: none"]]);
     if (this.#chosen) options.set(this.#chosen, this.#chosen);
     const fill = () => {
       refill(this.#run, [...options]);
@@ -194,7 +205,7 @@ export class Logs {
       );
       fill();
     } catch (error) {
-      this.#ctx.toasts.error("The list of runs could not be read", error);
+      this.#ctx.toasts.unread("The list of runs could not be read", error);
     }
   }
 
@@ -204,7 +215,19 @@ export class Logs {
     if (dropped) parts.push(`${count(dropped)} oldest left out`);
     if (total === 0 && this.#shown === null) parts[0] = "No run yet";
     if (this.#status && !this.#everything) parts.push(this.#status);
-    setText(this.#counts, parts.join(" · "));
+    const text = parts.join(" · ");
+    setText(this.#counts, text);
+    set(this.#counts, { title: text });
+    this.#nothing.hidden = shown > 0;
+    if (shown === 0) setText(this.#nothing, this.#whyNothing(total));
+  }
+
+  #whyNothing(total) {
+    if (total > 0) return "No entry matches.";
+    if (this.#everything) return "Nothing has happened yet.";
+    if (this.#shown === null) return "No run yet. The log of the next one appears here.";
+    if (this.#status === "complete") return "No entries: logging was switched off, or the log is no longer kept.";
+    return { "": "No entries yet.", "no such run": "There is no such run." }[this.#status] ?? "Reading…";
   }
 
   #drawDetail(entry) {
@@ -218,9 +241,23 @@ export class Logs {
       ["Number", entry.index === undefined ? null : count(entry.index)],
       ["Tick", entry.tick === undefined || entry.tick === null ? null : count(entry.tick)],
     ];
+    const close = button(
+      "Close",
+      {
+        kind: "bare icon-only",
+        icon: "close",
+        title: "Close (Esc in the list)",
+        on: {
+          click: () => {
+            this.#list.release();
+            this.#list.element.focus();
+          },
+        },
+      },
+    );
     replace(
       this.#detail,
-      el("header", { class: "card-head" }, el("h2", { class: "card-title", text: "Entry" })),
+      el("header", { class: "card-head" }, el("h2", { class: "card-title", text: "Entry" }), el("span", { class: "spring" }), close),
       el("p", { class: "log-detail-message", text: entry.message }),
       el(
         "dl",

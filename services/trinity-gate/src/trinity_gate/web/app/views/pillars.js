@@ -3,6 +3,7 @@
 import { el, replace, setText } from "../dom.js";
 import { governanceFacts } from "../governancefacts.js";
 import { count, rate, short } from "../format.js";
+import { phaseOf } from "../phase.js";
 import { PillarCards } from "../pillarcards.js";
 
 export class Pillars {
@@ -36,13 +37,21 @@ export class Pillars {
         el(
           "dl",
           { class: "facts" },
-          ...Object.entries(cells).map(([label, cell]) => el("div", {}, el("dt", { text: label }), cell))
+          ...Object.entries(cells).map(([label, cell]) => el(
+            "div",
+            { class: label === "Run" ? "double" : "" },
+            el("dt", { text: label }),
+            cell,
+          ))
         ),
         el("h3", { text: "Governance of this run" }),
         this.#governance,
       ),
     );
-    store.watch(["pillars"], () => cards.show(store.get("pillars")));
+    store.watch(
+      ["pillars", "run"],
+      () => cards.show(store.get("pillars"), { paused: phaseOf(store.get("run")) === "paused" }),
+    );
     store.watch(["run", "live"], () => {
       const run = store.get("run");
       const live = store.get("live");

@@ -49,6 +49,7 @@ export class Scenarios {
   #presets = [];
   #fields;
   #asked = 0;
+  #activating = false;
   #search = el(
     "input",
     { type: "search", placeholder: "Find a scenario", "aria-label": "Find a scenario", autocomplete: "off" },
@@ -59,6 +60,7 @@ export class Scenarios {
   #problem = el("div", { class: "banner-slot" });
   #failure = el("div", { class: "form-error", role: "alert" });
   #changes = el("p", { class: "changes", role: "status" });
+  #notYours = el("p", { class: "hint", text: "An overseer may change this.", hidden: true });
   #fieldset = el("fieldset", { class: "form-grid plain" });
   #advanced = el("div", { class: "advanced" });
   #topology = new Topology();
@@ -124,7 +126,7 @@ export class Scenarios {
       ),
       this.#problem,
       form,
-      el("footer", { class: "editor-foot" }, this.#changes, el("span", { class: "spring" }), this.#discard, this.#save),
+      el("footer", { class: "editor-foot" }, this.#notYours, this.#changes, el("span", { class: "spring" }), this.#discard, this.#save),
       this.#advanced,
     );
     this.element = el(
@@ -143,10 +145,7 @@ export class Scenarios {
     this.#save.addEventListener("click", () => this.#saveDraft());
     this.#discard.addEventListener("click", () => this.#discardDraft());
     this.#saveAs.addEventListener("click", () => this.#cloneDraft());
-    this.#activate.addEventListener(
-      "click",
-      () => this.#detail && ctx.surface.may("operator") && ctx.surface.activate(this.#detail.id),
-    );
+    this.#activate.addEventListener("click", () => this.#setActive());
     const { store } = ctx.surface;
     store.watch(["scenarios", "scenario"], () => {
       this.#drawList();
@@ -177,6 +176,25 @@ export class Scenarios {
     });
   }
 
+  /** Asked before this scenario is started or made active: what runs is what is saved. True when there is no draft left. */
+  async settled(id) {
+    return id !== this.#detail?.id || !this.isDirty() || this.guard();
+  }
+
+  async #setActive() {
+    const { surface } = this.#ctx;
+    const id = this.#detail?.id;
+    if (!id || this.#activating || !surface.may("operator")) return;
+    this.#activating = true;
+    this.#drawRights();
+    try {
+      if (await this.settled(id)) await surface.activate(id);
+    } finally {
+      this.#activating = false;
+      this.#drawRights();
+    }
+  }
+
   async #open(id) {
     this.#asked += 1;
     const turn = this.#asked;
@@ -188,7 +206,10 @@ export class Scenarios {
       this.#fill(detail);
       if (router.current === "scenarios") router.note(id);
     } catch (error) {
-      if (turn === this.#asked) toasts.error(`The scenario ${id} could not be opened`, error);
+      if (turn !== this.#asked) return;
+      toasts.error(`The scenario ${id} could not be opened`, error);
+      // The address says what is shown, and choosing the same one again tries again.
+      if (router.current === "scenarios") router.note(this.#detail?.id ?? "");
     }
   }
 
@@ -273,6 +294,7 @@ export class Scenarios {
     this.#changes.dataset.of = this.#detail.id;
     this.#editor.dataset.dirty = String(dirty);
     const may = this.#ctx.surface.may("overseer");
+    this.#notYours.hidden = may;
     const busy = this.#save.getAttribute("aria-busy") === "true";
     this.#save.disabled = !dirty || !may || busy;
     this.#discard.disabled = !dirty || busy;
@@ -403,7 +425,7 @@ export class Scenarios {
 
   #drawRights() {
     const { surface } = this.#ctx;
-    this.#activate.disabled = !surface.may("operator");
+    this.#activate.disabled = !surface.may("operator") || this.#activating;
     const may = surface.may("overseer");
     this.#fieldset.disabled = !may;
     this.#save.hidden = this.#discard.hidden = this.#saveAs.hidden = !may;
