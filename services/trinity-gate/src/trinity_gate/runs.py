@@ -90,7 +90,7 @@ class RunSettings:
     queue_patience: float = 30.0
     silence: float = 5.0
     lost_after: float = 60.0
-    collect_for: float = 20.0
+    collect_for: float = 40.0
     log_bytes: int = 2 << 30
     log_runs: int = 500
 
