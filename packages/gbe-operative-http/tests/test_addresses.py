@@ -101,11 +101,11 @@ def test_entries_for_ipv6_that_stands_for_ipv4() -> None:
     assert why_not("8.8.8.8", deny=("::ffff:8.8.8.8",)) == "denied on this host"
     assert why_not("8.8.8.8", deny=("::ffff:8.0.0.0/104",)) == "denied on this host"
     assert why_not("127.0.0.1", allow=("[::ffff:127.0.0.1]:8080",), port=8080) is None
-    for network in ("::/0", "64:ff9b::/96"):
-        assert why_not("64:ff9b::808:808", deny=(network,)) == "denied on this host"
-        assert why_not("8.8.8.8", deny=(network,)) is None
-        assert why_not("64:ff9b::808:808", allow=("8.8.8.8",), deny=(network,)) is None, "the narrower counts"
-        assert why_not("64:ff9b::7f00:1", allow=(network,)) == "loopback"
+    for wide in ("::/0", "64:ff9b::/96"):
+        assert why_not("64:ff9b::808:808", deny=(wide,)) == "denied on this host"
+        assert why_not("8.8.8.8", deny=(wide,)) is None
+        assert why_not("64:ff9b::808:808", allow=("8.8.8.8",), deny=(wide,)) is None, "the narrower counts"
+        assert why_not("64:ff9b::7f00:1", allow=(wide,)) == "loopback"
     assert why_not("2002:808:808::1", deny=("2002::/16",)) == "denied on this host"
     assert why_not("::ffff:8.8.8.8", deny=("::/0",)) is None, "it is a connection by IPv4"
 

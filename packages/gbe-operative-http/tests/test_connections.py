@@ -65,6 +65,27 @@ async def test_certificates_are_checked(start: Start, certificate: Path) -> None
         assert isinstance(await (await start(tls_verify=False)).get(named), Completed)
 
 
+async def test_a_certificate_of_our_own(start: Start, certificate: Path, tmp_path: Path) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    context.load_verify_locations(certificate)
+    context.verify_mode = ssl.CERT_REQUIRED
+    certificate.chmod(0o600)
+    async with Web({"/": Reply(body=b"hi")}, tls=context) as web:
+        with pytest.raises(OperativeError):
+            await (await start(tls_ca=certificate)).get(web.url)
+        for key in (None, certificate):
+            http = await start(tls_ca=certificate, tls_cert=certificate, tls_key=key)
+            assert isinstance(await http.get(web.url), Completed)
+    with pytest.raises(ConfigurationError, match="GBE_HTTP_TLS_KEY: a key without"):
+        await start(tls_key=certificate)
+    with pytest.raises(ConfigurationError, match=r"GBE_HTTP_TLS_CERT: .*missing"):
+        await start(tls_cert=tmp_path / "missing")
+    certificate.chmod(0o644)
+    with pytest.raises(ConfigurationError, match=r"GBE_HTTP_TLS_CERT: .*others may use it"):
+        await start(tls_cert=certificate)
+
+
 async def test_settings_that_make_no_sense(start: Start, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"GBE_HTTP_TLS_CA: .*missing"):
         await start(tls_ca=tmp_path / "missing")

@@ -294,7 +294,7 @@ async def test_the_key_is_told_nowhere(
     monkeypatch.setenv("GBE_LLM_API_KEY", KEY)
     monkeypatch.setenv("GBE_LLM_BASE_URL", f"{web.url}/v1")
     replies = [json_reply({"error": {"message": f"bad {KEY}"}}, 500), completion(f"your key is {KEY}")]
-    replies = [replace(reply, headers={**reply.headers, "X-Your-Key": KEY}) for reply in replies]
+    replies = [replace(reply, headers={**dict(reply.headers), "X-Your-Key": KEY}) for reply in replies]
     web.routes[PATH] = lambda received: replies.pop(0)
     spy: list[bytes] = []
     await hall.transport.listen(["gbe.>"], lambda subject, body: spy.append(body))

@@ -13,12 +13,14 @@ from gbe_jobs_domain.payloads import SecretRef
 from gbe_nexus import IntegrityError, NexusError, NotFound
 from gbe_operative.contract import Execution, Operative, OperativeContext, OperativeError
 from gbe_operative.plugin_settings import ConfigurationError, from_environment
+from gbe_operative.secrets import InsecureSecrets, check_private
 from gbe_operative_http.core.addresses import AddressPolicy
 from gbe_operative_http.core.redirects import HARMLESS
 from gbe_operative_http.settings import HttpSettings
 
 if TYPE_CHECKING:
     import ssl
+    from pathlib import Path
 
     from gbe_operative_http.client import Client
     from gbe_operative_http.core.request import Request
@@ -134,4 +136,19 @@ def _tls(settings: HttpSettings) -> ssl.SSLContext:
             context.load_verify_locations(settings.tls_ca)
     except (OSError, ssl.SSLError) as error:
         raise ConfigurationError(f"GBE_HTTP_TLS_CA: {settings.tls_ca}: {error}") from error
+    if settings.tls_cert is not None:
+        _load_own_certificate(context, settings.tls_cert, settings.tls_key)
+    elif settings.tls_key is not None:
+        raise ConfigurationError("GBE_HTTP_TLS_KEY: a key without GBE_HTTP_TLS_CERT")
     return context
+
+
+def _load_own_certificate(context: ssl.SSLContext, certificate: Path, key: Path | None) -> None:
+    import ssl
+
+    try:
+        check_private(certificate if key is None else key)
+        context.load_cert_chain(certificate, key, password="")  # never asks the terminal for one
+    except (InsecureSecrets, OSError, ssl.SSLError) as error:
+        files = f"{certificate}" if key is None else f"{certificate}, {key}"
+        raise ConfigurationError(f"GBE_HTTP_TLS_CERT: {files}: {error}") from error

@@ -35,6 +35,14 @@ class HttpSettings(Settings, frozen=True, kw_only=True):
         Path | None, Setting("Certificates of more authorities to trust", flag="", env="GBE_HTTP_TLS_CA")
     ] = None
     tls_verify: Annotated[bool, Setting("Whether certificates are checked", flag="", env="GBE_HTTP_TLS_VERIFY")] = True
+    tls_cert: Annotated[
+        Path | None,
+        Setting("A certificate of our own, for servers that ask for one", flag="", env="GBE_HTTP_TLS_CERT"),
+    ] = None
+    tls_key: Annotated[
+        Path | None,
+        Setting("Its key, where that is not in the same file; nobody else's to read", flag="", env="GBE_HTTP_TLS_KEY"),
+    ] = None
     max_body: Annotated[
         int,
         msgspec.Meta(ge=1024),

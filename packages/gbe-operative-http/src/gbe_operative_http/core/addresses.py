@@ -154,7 +154,7 @@ def _parse(entry: str) -> Iterator[tuple[Network, int | None]]:
 
 
 def _plain(network: Network) -> Network:
-    """IPv4 addresses that are written as mapped IPv6 ones, as what they are: no other form of them is ever looked for."""
+    """IPv4 addresses written as mapped IPv6 ones, as what they are: no other form of them is ever looked for."""
     if isinstance(network, IPv6Network) and network.subnet_of(_MAPPED):
         first = int(network.network_address) & 0xFFFFFFFF
         return IPv4Network((first, network.prefixlen - _MAPPED.prefixlen))
