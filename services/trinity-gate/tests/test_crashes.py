@@ -74,8 +74,15 @@ async def test_the_service_is_killed_and_its_run_goes_on_elsewhere(site: Site, t
         assert [entry["event_type"] for entry in heard["entries"]] == ["run_start", "tick_loop_start", "tick_complete"]
         await gate.post(f"/runs/{run_id}/resume")
         assert (await gate.end(run_id))["state"] == "completed"
-        # Who cancels the job on the bus cancels the run.
+        # Who cancels the job on the bus cancels the run; and while there is no bus, the run says so.
         run_id = await gate.paused()
+        assert isinstance(site.server, EmbeddedServer)
+        await site.server.kill()
+        noted = await gate.until(run_id, lambda status: status["note"] is not None)
+        assert (noted["state"], noted["note"]) == ("running", "the bus is not reachable now")
+        assert (await gate.post(f"/runs/{run_id}/stop", status=503))["error"]["code"] == "bus_unavailable"
+        await site.server.start()
+        await gate.until(run_id, lambda status: status["note"] is None)
         await site.client.cancel(run_id.replace("run-", "job_"), "not wanted")
         end = await gate.end(run_id)
         assert (end["state"], end["stop_reason"]) == ("cancelled", "not wanted")

@@ -20,7 +20,7 @@ import pytest
 from gbe_aether.fixtures import governance_base_path, registry_path
 from gbe_nexus import now_ms
 from gbe_runtime.metrics import Metrics
-from tests.integration.gate_process import running
+from tests.integration.gate_process import GateProcess, running
 from trinity_gate.database import Database
 from trinity_gate.errors import DamagedFile, GateError
 from trinity_gate.files import encode_document
@@ -356,8 +356,15 @@ async def test_a_start_with_torn_files_says_so_and_goes_on(tmp_path: Path) -> No
         path.write_bytes(body)
 
 
+async def _exportable(gate: GateProcess, runs: list[str]) -> None:
+    """Wait until nothing more will be known of them."""
+    async with asyncio.timeout(30):
+        while not all([(await gate.get(f"/history/{run_id}"))["export"]["available"] for run_id in runs]):
+            await asyncio.sleep(0.05)
+
+
 @pytest.mark.server
-@pytest.mark.parametrize("damage", ["torn", "gone"])
+@pytest.mark.parametrize("damage", ["torn", pytest.param("gone", marks=pytest.mark.slow)])
 async def test_an_index_that_is_lost_is_made_again_of_what_the_bus_knows(tmp_path: Path, damage: str) -> None:
     async with running(tmp_path) as gate:
         runs = [(await gate.run("gf01"))["run_id"]]
@@ -365,7 +372,8 @@ async def test_an_index_that_is_lost_is_made_again_of_what_the_bus_knows(tmp_pat
         runs.append(await gate.paused())
         await gate.post(f"/runs/{runs[-1]}/step")
         await gate.post(f"/runs/{runs[-1]}/stop")
-        before = [await gate.collected(run_id) for run_id in runs]
+        await _exportable(gate, runs)
+        before = [await gate.get(f"/history/{run_id}") for run_id in runs]
         log = await gate.get(f"/runs/{runs[0]}/logs")
         await gate.stop()
 
@@ -380,9 +388,7 @@ async def test_an_index_that_is_lost_is_made_again_of_what_the_bus_knows(tmp_pat
         assert ("set aside as gate.sqlite.damaged-" if damage == "torn" else "index is missing") in said
         assert "governance base" in said
         assert "3 runs were found on the bus" in said
-        async with asyncio.timeout(30):
-            while not all([(await gate.get(f"/history/{run_id}"))["export"]["available"] for run_id in runs]):
-                await asyncio.sleep(0.05)
+        await _exportable(gate, runs)
         for old in before:
             new = await gate.get(f"/history/{old['run']['run_id']}")
             # What only the index knew: when it was asked for, to the millisecond, and how.

@@ -81,6 +81,23 @@ async def test_every_answer_is_described(gate: GateProcess) -> None:
     assert (await gate.get("/health"))["status"] == "ok"
 
 
+async def test_limits_and_roles_are_described(gate: GateProcess) -> None:
+    paths = (await gate.get("/openapi.json"))["paths"]
+    for path, name in (("/history", "limit"), ("/audit", "limit"), ("/runs/{run_id}/logs", "limit")):
+        (schema,) = [each["schema"] for each in paths[path]["get"]["parameters"] if each["name"] == name]
+        assert (schema["type"], schema["minimum"], schema["maximum"]) == ("integer", 1, 1000)
+    for path, method, role in (
+        ("/state", "get", "observer"),
+        ("/runs", "post", "operator"),
+        ("/governance", "post", "overseer"),
+        ("/audit", "get", "overseer"),
+    ):
+        operation = paths[path][method]
+        assert operation["description"].endswith(f"Role: {role}.")
+        assert operation["security"] == [{}, {"token": []}]
+    assert paths["/health"]["get"]["security"] == [{}]
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 async def test_every_answer_is_described_at_length(gate: GateProcess) -> None:

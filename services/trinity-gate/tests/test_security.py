@@ -347,6 +347,20 @@ class TestStarting:
         assert run(["--host", "0.0.0.0", "--port", "0", "--data", str(tmp_path)]) == 2
         assert "--tokens" in capfd.readouterr().err
 
+    @pytest.mark.parametrize("name", ["gate.sqlite", "logs", "tmp"])
+    def test_what_can_not_be_used_in_the_data_directory_is_named(
+        self, capfd: pytest.CaptureFixture[str], tmp_path: Path, name: str
+    ) -> None:
+        obstacle = tmp_path / name
+        if name == "gate.sqlite":
+            obstacle.mkdir()
+        else:
+            obstacle.write_text("in the way")
+        assert run(["--port", "0", "--data", str(tmp_path)]) == 2
+        said = capfd.readouterr().err
+        assert f"{obstacle} can't be used: " in said
+        assert "Traceback" not in said
+
     async def test_a_port_or_a_directory_that_is_taken_is_said(self, gate: GateProcess, tmp_path: Path) -> None:
         async def said(*arguments: str) -> str:
             process = await asyncio.create_subprocess_exec(

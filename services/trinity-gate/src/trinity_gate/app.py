@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -18,7 +19,7 @@ from starlette.websockets import WebSocket
 
 from gbe_runtime.log import one_line
 from trinity_gate.api import governance, history, runs, scenarios, state
-from trinity_gate.api.common import ERRORS
+from trinity_gate.api.common import ERRORS, ROLES
 from trinity_gate.errors import GateError
 from trinity_gate.gate import Gate
 from trinity_gate.security import Gatekeeper
@@ -41,9 +42,34 @@ _TYPES: Final[Mapping[str, str]] = {
 """What is served of the package's `web` directory; anything else in it is not."""
 
 
+ROUTERS: Final = tuple(module.router for module in (state, runs, scenarios, governance, history))
+
+
+class _Described(FastAPI):
+    """In whose description it says, too, which role an operation needs, and that a token may be needed for it."""
+
+    def openapi(self) -> dict[str, Any]:
+        description = super().openapi()
+        schemes: dict[str, Any] = description["components"].setdefault("securitySchemes", {})
+        if not schemes:
+            text = "Needed where the service has a token file."
+            schemes["token"] = {"type": "http", "scheme": "bearer", "description": text}
+            for route in (route for router in ROUTERS for route in router.routes if isinstance(route, APIRoute)):
+                for method in route.methods or ():
+                    _describe_role(description["paths"][route.path][method.lower()], route)
+        return description
+
+
+def _describe_role(operation: dict[str, Any], route: APIRoute) -> None:
+    role = next((ROLES[each.call] for each in route.dependant.dependencies if each.call in ROLES), None)
+    operation["security"] = [{}] if role is None else [{}, {"token": []}]
+    if role is not None:
+        operation["description"] += f"\n\nRole: {role.value}."
+
+
 def make_app(gate: Gate, *, hosts: Collection[str], tokens: Tokens | None) -> ASGIApp:
     """`hosts`: names by which it may be called. `tokens`: None lets everybody who reaches it do everything."""
-    app = FastAPI(
+    app = _Described(
         title="Trinity Gate",
         description="The Operator Service of the Aether engine.",
         version=state.VERSION,
@@ -53,8 +79,8 @@ def make_app(gate: Gate, *, hosts: Collection[str], tokens: Tokens | None) -> AS
         responses=ERRORS,
     )
     app.state.gate = gate
-    for module in (state, runs, scenarios, governance, history):
-        app.include_router(module.router)
+    for router in ROUTERS:
+        app.include_router(router)
     _serve_page(app)
     app.router.default = _nothing_there
     app.add_exception_handler(GateError, _gate_error)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import gzip
 import logging
 import os
@@ -178,6 +179,8 @@ class LogFiles:
     def prepare(self) -> None:
         """Make the directory; remove what a killed service left half-built."""
         self._directory.mkdir(mode=0o700, exist_ok=True)
+        if not os.access(self._directory, os.R_OK | os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self._directory))
         for leftover in self._directory.glob("*.new*"):
             leftover.unlink()
 

@@ -66,6 +66,8 @@ AGAIN: Final = 5.0
 
 TICK: Final = 0.5
 
+AWAY: Final = "the bus is not reachable now"
+
 AT_ONCE: Final = 2
 """Runs of an earlier life whose results are collected at the same time."""
 
@@ -88,7 +90,7 @@ class RunSettings:
     queue_patience: float = 30.0
     silence: float = 5.0
     lost_after: float = 60.0
-    collect_for: float = 20.0
+    collect_for: float = 40.0
     log_bytes: int = 2 << 30
     log_runs: int = 500
 
@@ -227,6 +229,8 @@ class Runs:
         """The state of its log, and how many entries it is known to have. Raises 404."""
         record = await self.record(run_id)
         run = self._by_id.get(run_id)
+        if run is not None and not run.replaced and record.log_state in ("complete", "partial"):
+            return "live", run.live.total  # it is being made
         entries = record.log_entries if run is None or run.replaced else run.live.total
         return record.log_state, entries  # type: ignore[return-value] # written here only
 
@@ -535,7 +539,13 @@ class Runs:
             if not self._client.transport.connected or "server" in view.waiting:
                 # Nothing can be heard now, and that says nothing about the run.
                 blind_until, waits_since = now, None
+                if run.note is None:
+                    run.note = AWAY
+                    self._changed(run)
                 continue
+            if run.note == AWAY:
+                run.note = None
+                self._changed(run)
             missing = [text for what, text in view.waiting.items() if what != "server"]
             if missing and not run.started:
                 waits_since = now if waits_since is None else waits_since

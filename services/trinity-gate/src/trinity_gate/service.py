@@ -60,8 +60,8 @@ GRACEFUL = 3
 
 
 class GateService(Role):
-    """The Operator Service. With `nats_url` or `connection_file` it joins that ecumene, else it brings one along and takes
-    it down again."""
+    """The Operator Service. With `nats_url` or `connection_file` it joins that ecumene, else it brings one along and
+    takes it down again."""
 
     name: ClassVar[str] = "trinity-gate"
 
@@ -127,6 +127,14 @@ class GateService(Role):
 
     async def _store(self) -> _Store:
         """Everything that is in the data directory. Raises `ConfigurationError`."""
+        try:
+            return await self._open_store()
+        except OSError as error:  # not its owner's, read-only, full
+            raise ConfigurationError(
+                f"--data {self._data}: {error.filename or 'its files'} can't be used: {error.strerror or error}"
+            ) from error
+
+    async def _open_store(self) -> _Store:
         used = (self._data / "logs").exists()
         index = await self._index(used=used)
         files = LogFiles(self._data / "logs")

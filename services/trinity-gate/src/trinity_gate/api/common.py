@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Final
 
 from fastapi import Depends, Query, Request
@@ -88,12 +89,19 @@ def _plain_number(value: Any) -> Any:
     return value
 
 
+ROLES: Final[Mapping[Any, Role]] = {
+    _observer: Role.OBSERVER,
+    _operator: Role.OPERATOR,
+    _overseer: Role.OVERSEER,
+}
+"""Which role a route needs that depends on it."""
+
 TheGate = Annotated[Gate, Depends(the_gate)]
 Observer = Annotated[Caller, Depends(_observer)]
 Operator = Annotated[Caller, Depends(_operator)]
 Overseer = Annotated[Caller, Depends(_overseer)]
 
-Limit = Annotated[int, BeforeValidator(_plain_number), Query(ge=1, le=1000, description="Entries at most")]
+Limit = Annotated[int, Query(ge=1, le=1000, description="Entries at most"), BeforeValidator(_plain_number)]
 Cursor = Annotated[str | None, Query(max_length=20, description="What `X-Next-Cursor` said")]
 
 NEXT_CURSOR: Final = "X-Next-Cursor"
