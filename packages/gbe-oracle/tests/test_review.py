@@ -227,7 +227,7 @@ async def test_many_wide_task_types_at_once_fit_into_records(
     for number in range(20):
         await script.start(f"type{number}")
     job_id = await oracle.submit(JobDefinition("wide", "test", tasks))
-    assert await events.end(job_id, 30) == "completed"
+    assert await events.end(job_id, 300) == "completed"
     assert all(len(record.dispatch) <= 8192 for record in await records_of(bus, job_id))
     assert len(script.queued) == len(tasks)
 

@@ -71,7 +71,7 @@ async def outcome_of(execution: Execution, request: Request, answer: Answer) -> 
             data=Inline(msgspec.Raw(_encode(_about(response, url)))),
         ) from error
     finally:
-        await body.aclose()  # type: ignore[attr-defined]  # it is a generator
+        await body.aclose()
     data["body_ref"] = ref.uri
     return Completed(
         output=_summary(ref, content, tail, complete), data=Inline(msgspec.Raw(_encode(data))), result_ref=ref.uri
@@ -93,7 +93,7 @@ async def _failed(answer: Answer) -> OperativeError:
     except BodyTooLarge:
         cut = True
     finally:
-        await body.aclose()  # type: ignore[attr-defined]  # it is a generator
+        await body.aclose()
     head = bytes(start[:FAILED_BYTES])
     content = _content_of(response)
     text = text_of(head, content)

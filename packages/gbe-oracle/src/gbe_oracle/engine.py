@@ -477,7 +477,7 @@ class Engine:
                     continue
                 if isinstance(result, Refused) and message.subject.endswith(".queue"):
                     if isinstance(result, PayloadTooLarge):
-                        smaller = await self._retrying(lambda message=message: self._effects.spill_inputs(message))  # type: ignore[misc]
+                        smaller = await self._retrying(partial(self._effects.spill_inputs, message))
                         if smaller is not None:
                             again.append(smaller)
                             continue
