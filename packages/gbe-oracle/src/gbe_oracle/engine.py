@@ -44,7 +44,7 @@ from gbe_oracle.core.events import (
 )
 from gbe_oracle.core.job import DEFAULT_WINDOW, Job
 from gbe_oracle.effects import Effects, too_large
-from gbe_oracle.joint import one_more
+from gbe_oracle.joint import Joint
 from gbe_oracle.loading import (
     FinishedJob,
     InvalidDefinition,
@@ -492,9 +492,20 @@ class Engine:
             if index is not None:
                 reason = too_large(message, error.limit) if isinstance(error, PayloadTooLarge) else ""
                 text = inbox.shortened(f"the task could not be queued: {reason or error}")
-                waiter = one_more(entry)
+                waiter = self._joint(entry)
                 self._take(entry.slot.job_type, entry.slot.job_id, Item(DispatchRefused(index, text), waiter, 256, 2))
                 return
+
+    def _joint(self, entry: Entry) -> Acknowledgeable:
+        """One more thing that whoever waits for this record waits for."""
+        waiting = entry.slot.inflight[entry.seq]
+        if len(waiting) == 1 and isinstance(waiting[0], Joint):
+            joint = waiting[0]
+        else:
+            joint = Joint(waiting)
+            entry.slot.inflight[entry.seq] = [joint]
+        joint.missing += 1
+        return joint
 
     def _notice_child(self, entry: Entry) -> None:
         """A child's first record tells its parent, whose cancel must be able to find it."""
@@ -506,7 +517,7 @@ class Engine:
         if index is None:
             return
         event = ChildStarted(index, created.job_type, created.job_id)
-        self._take(parent.job_type, parent.job_id, Item(event, one_more(entry), _ITEM_OVERHEAD, 2))
+        self._take(parent.job_type, parent.job_id, Item(event, self._joint(entry), _ITEM_OVERHEAD, 2))
 
     # --- (3) the acknowledgements ------------------------------------------------------------------
 

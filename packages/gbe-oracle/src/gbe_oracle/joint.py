@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gbe_oracle.slots import Acknowledgeable, Entry
+from gbe_oracle.slots import Acknowledgeable
 
 
 class Joint:
@@ -27,15 +27,3 @@ class Joint:
     def in_progress(self) -> None:
         for waiter in self._waiters:
             waiter.in_progress()
-
-
-def one_more(entry: Entry) -> Joint:
-    """One more thing that whoever waits for this record waits for."""
-    waiting = entry.slot.inflight[entry.seq]
-    if len(waiting) == 1 and isinstance(waiting[0], Joint):
-        joint = waiting[0]
-    else:
-        joint = Joint(waiting)
-        entry.slot.inflight[entry.seq] = [joint]
-    joint.missing += 1
-    return joint
