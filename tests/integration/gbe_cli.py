@@ -77,9 +77,14 @@ def wait_for_text(file: Path, text: str, timeout: float = 60) -> None:
 
 
 def finish(process: subprocess.Popen[bytes], number: int = signal.SIGTERM, timeout: float = 60) -> int:
-    """Send a signal and wait for the end."""
+    """Send a signal and wait for the end; one that does not end is killed, and no trouble of later tests."""
     process.send_signal(number)
-    return process.wait(timeout)
+    try:
+        return process.wait(timeout)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        raise
 
 
 def processes(marks: Mapping[str, str]) -> Iterator[int]:
