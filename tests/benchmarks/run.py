@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from gbe_jobs_domain.definitions import JobDefinition
@@ -30,6 +31,10 @@ Make = Callable[[], Sequence[JobDefinition]]
 
 async def _seconds(ecumene: Ecumene, make: Make, rounds: int) -> list[float]:
     return [await ecumene.run(make()) for _ in range(rounds)]
+
+
+def _fan(width: int) -> list[JobDefinition]:
+    return [shapes.fan(width)]
 
 
 def _range(values: Sequence[float], form: str) -> str:
@@ -62,7 +67,7 @@ async def fan(ecumene: Ecumene, report: Report, limit: float) -> float:
         )
     )
     for width, rounds, within in ((500, 7, 0.6), (20_000, 3, 0.2), (50_000, 3, 0.2)):
-        sample = await _seconds(ecumene, lambda width=width: [shapes.fan(width)], rounds)  # type: ignore[misc]
+        sample = await _seconds(ecumene, partial(_fan, width), rounds)
         rate = (width + 2) / statistics.median(sample)
         over = base / rate - 1
         report.add(

@@ -59,7 +59,7 @@ class Cli:
             )
 
 
-def wait_for(condition: Callable[[], bool], what: str, timeout: float = 30) -> None:
+def wait_for(condition: Callable[[], bool], what: str, timeout: float = 60) -> None:
     """Until the condition holds: other processes have no event that could be awaited."""
     deadline = time.monotonic() + timeout
     while not condition():
@@ -68,7 +68,7 @@ def wait_for(condition: Callable[[], bool], what: str, timeout: float = 30) -> N
         time.sleep(0.02)
 
 
-def wait_for_text(file: Path, text: str, timeout: float = 30) -> None:
+def wait_for_text(file: Path, text: str, timeout: float = 60) -> None:
     """Until the text is in the file."""
     try:
         wait_for(lambda: text in file.read_text(errors="replace"), repr(text), timeout)
@@ -76,10 +76,15 @@ def wait_for_text(file: Path, text: str, timeout: float = 30) -> None:
         raise AssertionError(f"{error}; there is:\n{file.read_text(errors='replace')}") from None
 
 
-def finish(process: subprocess.Popen[bytes], number: int = signal.SIGTERM, timeout: float = 30) -> int:
-    """Send a signal and wait for the end."""
+def finish(process: subprocess.Popen[bytes], number: int = signal.SIGTERM, timeout: float = 60) -> int:
+    """Send a signal and wait for the end; one that does not end is killed, and no trouble of later tests."""
     process.send_signal(number)
-    return process.wait(timeout)
+    try:
+        return process.wait(timeout)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        raise
 
 
 def processes(marks: Mapping[str, str]) -> Iterator[int]:

@@ -36,7 +36,7 @@ from gbe_nexus_nats.cluster import EmbeddedCluster
 from gbe_nexus_nats.server import EmbeddedServer
 from gbe_overseer.client import JobClient
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 """Seconds; generous, since the machine may be busy with something else."""
 
 QUICK = {"GBE_TICK_INTERVAL": "0.1", "GBE_PURGE_AFTER": "0.1"}

@@ -10,6 +10,7 @@ import stat
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,11 @@ def start_up(cli: Cli, log: Path, tmp_path: Path) -> subprocess.Popen[bytes]:
     process = cli.start("up", "--data", tmp_path / "data", output=log)
     wait_for_text(log, "the ecumene is up")
     return process
+
+
+def another(up: subprocess.Popen[bytes], word: str, before: int) -> bool:
+    """Whether a child with this word in its command line has taken the place of that one."""
+    return child(up, word) not in (None, before)
 
 
 @pytest.fixture
@@ -112,7 +118,7 @@ def test_survives_kill_9_of_each_of_its_processes(
         before = child(up, word)
         assert before is not None
         os.kill(before, signal.SIGKILL)
-        wait_for(lambda word=word, before=before: child(up, word) not in (None, before), f"another {word}")  # type: ignore[misc]
+        wait_for(partial(another, up, word, before), f"another {word}")
     (tmp_path / "flag").touch()
     assert waiting.wait(60) == 0, output.read_text() + log.read_text()
     assert "    | b" in output.read_text()

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.server
 Hall = Any  # what it returns is a union, which each test knows better
 
 LEASE = 1.0
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 
 class Worker:

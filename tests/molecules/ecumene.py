@@ -24,7 +24,7 @@ from gbe_operative_molecule import MoleculeOperative
 from gbe_operative_shell import ShellOperative
 from gbe_overseer.client import JobClient
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 SETTINGS = WorkerSettings(ack_wait=5, moment=0.02, stop_grace=0.05, interrupt_grace=5)
 
 _outcome: json.Decoder[TaskOutcome] = json.Decoder(TaskOutcome)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 
 import pytest
@@ -15,7 +14,7 @@ from gbe_jobs_domain.ids import task_id
 from gbe_jobs_domain.outcomes import Completed, Failed, FailureKind, TaskOutcome
 from gbe_jobs_domain.payloads import JobSubmitted, Parent, encode
 from gbe_nexus import Transport, encode_payload
-from gbe_oracle.faults import KEEP, Fate, bury, mortal_oracle
+from gbe_oracle.faults import Fate, inherited, mortal_oracle
 from gbe_oracle.oracle import BusOracle
 from gbe_oracle.testing import Events, Script, definition, history_of, records_of
 
@@ -113,22 +112,14 @@ async def test_death_between_any_two_steps(bus: Transport, script: Script, event
             await let_go(bus, script, job_id, second, retries=1)
             return await events.end(job_id)
 
-        ended = asyncio.ensure_future(both())
-        died = asyncio.ensure_future(fate.died.wait())
-        await asyncio.wait({ended, died}, timeout=5, return_when=asyncio.FIRST_COMPLETED)
-        await bury(victim)
-        heir = BusOracle(bus, KEEP)
-        await heir.start()
-        assert await ended == "completed", f"step {at}"
-        summary = await history_of(bus, job_id)
-        assert (summary.children, summary.tasks[0].attempts) == ({"a": second}, 2), f"step {at}"
-        assert events.names(first) == ["created", "failed"]
-        assert events.names(second) == ["created", "completed"]
-        outcomes = [outcome for record in await records_of(bus, job_id) for outcome in record.outcomes]
-        assert len(outcomes) <= 1, f"step {at}: an outcome recorded twice"
-        died.cancel()
-        await heir.stop()
-        await victim.stop()
+        async with inherited(bus, fate, victim, both()) as end:
+            assert end == "completed", f"step {at}"
+            summary = await history_of(bus, job_id)
+            assert (summary.children, summary.tasks[0].attempts) == ({"a": second}, 2), f"step {at}"
+            assert events.names(first) == ["created", "failed"]
+            assert events.names(second) == ["created", "completed"]
+            outcomes = [outcome for record in await records_of(bus, job_id) for outcome in record.outcomes]
+            assert len(outcomes) <= 1, f"step {at}: an outcome recorded twice"
         if not fate.dead:
             break
     assert at >= 10

@@ -7,7 +7,6 @@ Real processes and real signals are in `tests/chaos`.
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 from collections.abc import Sequence
 from typing import Any
@@ -23,7 +22,7 @@ from gbe_nexus import (
     Subscription,
     Transport,
 )
-from gbe_oracle.faults import KEEP, Fate, UnpinnedBus, bury, mortal_oracle, outcome_counts
+from gbe_oracle.faults import KEEP, Fate, UnpinnedBus, inherited, mortal_oracle, outcome_counts
 from gbe_oracle.oracle import BusOracle
 from gbe_oracle.testing import DIAMOND, FAN, LINE, Edges, Events, Script, definition, history_of, records_of
 
@@ -46,27 +45,19 @@ async def test_death_between_any_two_steps_loses_and_doubles_nothing(
         fate = Fate(at, partly)
         victim = await mortal_oracle(bus, fate)
         job_id = await victim.submit(definition(edges))
-        ended = asyncio.ensure_future(events.end(job_id))
-        died = asyncio.ensure_future(fate.died.wait())
-        await asyncio.wait({ended, died}, timeout=5, return_when=asyncio.FIRST_COMPLETED)
-        await bury(victim)
-        heir = BusOracle(bus, KEEP)
-        await heir.start()
-        assert await ended == ("failed" if failing else "completed"), f"step {at}"
-        summary = await history_of(bus, job_id)
-        assert events.names(job_id)[0] == "created"
-        assert events.names(job_id)[1:] == [summary.state], f"step {at}"
-        indices = await outcome_counts(bus, job_id)
-        if indices:  # the journal is still there: the heir keeps it for a minute
-            assert len(indices) == len(set(indices)), f"step {at}: an outcome recorded twice"
-        if not failing:
-            assert [t.state for t in summary.tasks] == ["completed"] * len(edges)
-            assert all(t.outcome is not None for t in summary.tasks), f"step {at}: an outcome forgotten"
-            assert set(script.queued) == set(edges)
-        assert max(script.queued.values()) <= 2
-        died.cancel()
-        await heir.stop()
-        await victim.stop()
+        async with inherited(bus, fate, victim, events.end(job_id)) as end:
+            assert end == ("failed" if failing else "completed"), f"step {at}"
+            summary = await history_of(bus, job_id)
+            assert events.names(job_id)[0] == "created"
+            assert events.names(job_id)[1:] == [summary.state], f"step {at}"
+            indices = await outcome_counts(bus, job_id)
+            if indices:  # the journal is still there: the heir keeps it for a minute
+                assert len(indices) == len(set(indices)), f"step {at}: an outcome recorded twice"
+            if not failing:
+                assert [t.state for t in summary.tasks] == ["completed"] * len(edges)
+                assert all(t.outcome is not None for t in summary.tasks), f"step {at}: an outcome forgotten"
+                assert set(script.queued) == set(edges)
+            assert max(script.queued.values()) <= 2
         if not fate.dead:
             break
     assert at >= 8, "these jobs take at least eight steps"

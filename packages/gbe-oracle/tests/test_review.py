@@ -31,7 +31,7 @@ from gbe_nexus import (
 )
 from gbe_oracle.contract import OracleError
 from gbe_oracle.engine import Engine
-from gbe_oracle.faults import HASTY, KEEP, Fate, MortalBus, UnpinnedBus, bury, mortal_oracle, outcome_counts
+from gbe_oracle.faults import HASTY, KEEP, Fate, MortalBus, UnpinnedBus, bury, inherited, mortal_oracle, outcome_counts
 from gbe_oracle.oracle import BusOracle
 from gbe_oracle.slots import Commit, Entry
 from gbe_oracle.testing import (
@@ -229,7 +229,7 @@ async def test_many_wide_task_types_at_once_fit_into_records(
     for number in range(20):
         await script.start(f"type{number}")
     job_id = await oracle.submit(JobDefinition("wide", "test", tasks))
-    assert await events.end(job_id, 30) == "completed"
+    assert await events.end(job_id, 300) == "completed"
     assert all(len(record.dispatch) <= 8192 for record in await records_of(bus, job_id))
     assert len(script.queued) == len(tasks)
 
@@ -578,19 +578,11 @@ async def test_a_refused_dispatch_fails_the_job_even_if_the_oracle_dies(
         victim = BusOracle(MortalBus(RefusingBus(bus), fate), HASTY)  # type: ignore[arg-type]
         await victim.start()
         job_id = await victim.submit(JobDefinition("t", "test", tasks))
-        ended = asyncio.ensure_future(events.end(job_id))
-        died = asyncio.ensure_future(fate.died.wait())
-        await asyncio.wait({ended, died}, timeout=5, return_when=asyncio.FIRST_COMPLETED)
-        await bury(victim)
-        heir = BusOracle(RefusingBus(bus), KEEP)  # type: ignore[arg-type]
-        await heir.start()
-        assert await ended == "failed", f"step {at}"
-        summary = await history_of(bus, job_id)
-        assert "could not be queued" in summary.error
-        assert events.names(job_id) == ["created", "failed"]
-        died.cancel()
-        await heir.stop()
-        await victim.stop()
+        async with inherited(RefusingBus(bus), fate, victim, events.end(job_id)) as end:  # type: ignore[arg-type]
+            assert end == "failed", f"step {at}"
+            summary = await history_of(bus, job_id)
+            assert "could not be queued" in summary.error
+            assert events.names(job_id) == ["created", "failed"]
         if not fate.dead:
             return
     raise AssertionError("it always died")
@@ -604,17 +596,9 @@ async def test_a_deadline_holds_even_if_the_oracle_dies(bus: Transport, script: 
         fate = Fate(at)
         victim = await mortal_oracle(bus, fate)
         job_id = await submit(bus, definition({"a": []}), deadline_at=now_ms() + 20)
-        ended = asyncio.ensure_future(events.end(job_id))
-        died = asyncio.ensure_future(fate.died.wait())
-        await asyncio.wait({ended, died}, timeout=5, return_when=asyncio.FIRST_COMPLETED)
-        await bury(victim)
-        heir = BusOracle(bus, KEEP)
-        await heir.start()
-        assert await ended == "failed", f"step {at}"
-        await history_of(bus, job_id)
-        died.cancel()
-        await heir.stop()
-        await victim.stop()
+        async with inherited(bus, fate, victim, events.end(job_id)) as end:
+            assert end == "failed", f"step {at}"
+            await history_of(bus, job_id)
         if not fate.dead:
             return
     raise AssertionError("it always died")

@@ -2,6 +2,7 @@
 
 import pytest
 
+# ruff: noqa: E402
 # Before the suites are imported: their asserts then explain themselves as those in test files do.
 pytest.register_assert_rewrite(
     *(
@@ -22,20 +23,20 @@ pytest.register_assert_rewrite(
     )
 )
 
-from gbe_conformance.artifacts import ArtifactStoreContract as ArtifactStoreContract  # noqa: E402
-from gbe_conformance.capabilities import Capabilities as Capabilities  # noqa: E402
-from gbe_conformance.capabilities import Faults as Faults  # noqa: E402
-from gbe_conformance.connection import ConnectionContract as ConnectionContract  # noqa: E402
-from gbe_conformance.contract import Bus as Bus  # noqa: E402
-from gbe_conformance.contract import Connect as Connect  # noqa: E402
-from gbe_conformance.credit import CreditContract as CreditContract  # noqa: E402
-from gbe_conformance.credit import PinnedContract as PinnedContract  # noqa: E402
-from gbe_conformance.delivery import DeliveryContract as DeliveryContract  # noqa: E402
-from gbe_conformance.inbox import Inbox as Inbox  # noqa: E402
-from gbe_conformance.inbox import until as until  # noqa: E402
-from gbe_conformance.journal import JournalContract as JournalContract  # noqa: E402
-from gbe_conformance.publishing import PublishingContract as PublishingContract  # noqa: E402
-from gbe_conformance.restart import RestartContract as RestartContract  # noqa: E402
-from gbe_conformance.state import StateStoreContract as StateStoreContract  # noqa: E402
-from gbe_conformance.streams import StreamsContract as StreamsContract  # noqa: E402
-from gbe_conformance.transport import TransportContract as TransportContract  # noqa: E402
+from gbe_conformance.artifacts import ArtifactStoreContract as ArtifactStoreContract
+from gbe_conformance.capabilities import Capabilities as Capabilities
+from gbe_conformance.capabilities import Faults as Faults
+from gbe_conformance.connection import ConnectionContract as ConnectionContract
+from gbe_conformance.contract import Bus as Bus
+from gbe_conformance.contract import Connect as Connect
+from gbe_conformance.credit import CreditContract as CreditContract
+from gbe_conformance.credit import PinnedContract as PinnedContract
+from gbe_conformance.delivery import DeliveryContract as DeliveryContract
+from gbe_conformance.inbox import Inbox as Inbox
+from gbe_conformance.inbox import until as until
+from gbe_conformance.journal import JournalContract as JournalContract
+from gbe_conformance.publishing import PublishingContract as PublishingContract
+from gbe_conformance.restart import RestartContract as RestartContract
+from gbe_conformance.state import StateStoreContract as StateStoreContract
+from gbe_conformance.streams import StreamsContract as StreamsContract
+from gbe_conformance.transport import TransportContract as TransportContract

@@ -54,5 +54,5 @@ class Listener(Subscription):
                 return
             try:
                 self._handler(subject, payload)
-            except Exception as error:
+            except Exception as error:  # as over a network: a listener's trouble is never the publisher's
                 self._loop.call_exception_handler({"message": f"listener on {subject} raised", "exception": error})

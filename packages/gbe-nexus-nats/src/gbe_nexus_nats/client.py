@@ -198,7 +198,7 @@ class FastClient(Client):
         for callback in list(callbacks):
             try:
                 callback()
-            except Exception as error:
+            except Exception as error:  # one that fails must not keep the others from hearing it
                 self._callback_failed(error)
 
     def drop_connection(self) -> None:
@@ -215,7 +215,7 @@ class FastClient(Client):
         self._in_read = True
         try:
             self._frames.feed(data)
-        except Exception as error:
+        except Exception as error:  # bytes that are no protocol: the connection is of no use any more
             self.ended(reader, error)
         finally:
             self._in_read = False
@@ -353,7 +353,7 @@ class FastClient(Client):
                         await self._process_msg(int(arguments), subject, reply, payload, cast("Any", headers))
                     else:
                         await self._process_info(json.loads(arguments))
-                except Exception as error:
+                except Exception as error:  # nats-py's, for one message; the next ones are still to be read
                     self._callback_failed(error)
         except asyncio.CancelledError:
             return

@@ -111,7 +111,7 @@ def _check_credentials(path: str) -> None:
 async def _give_up(client: FastClient) -> None:
     try:
         await asyncio.wait_for(client.close(), 1.0)
-    except Exception as error:
+    except Exception as error:  # nats-py's, of a client half made; what counts is why there is no connection
         logger.debug("closing after a failed connection: %s", error)
 
 

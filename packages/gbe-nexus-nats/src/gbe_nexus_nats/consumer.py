@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
+from nats.errors import Error as NatsError
 
 from gbe_nexus.errors import NexusError, NotFound, PermissionDenied, Refused
 from gbe_nexus.transport import ConsumerSpec, Handler, Subscription
@@ -406,7 +407,7 @@ class PullSubscription(Subscription):
     def _call(self, messages: Sequence[NatsMessage]) -> None:
         try:
             self._handler(messages)
-        except Exception:
+        except Exception:  # it broke its word not to raise; what else the read brought must not suffer
             logger.exception("the handler of %s failed: %d messages stay unsettled", self._label, len(messages))
 
     @property
@@ -436,7 +437,7 @@ class PullSubscription(Subscription):
                 await self._make()
                 self._made = asyncio.get_running_loop().time()
                 return
-            except Exception as error:
+            except Exception as error:  # nobody waits for this: a consumer given up would be silence for ever
                 if not self._client.live:
                     return  # The next connection starts it again.
                 expected = isinstance(error, NexusError)
@@ -539,7 +540,7 @@ class GroupSubscription(PullSubscription):
         if self._client.live:
             try:
                 await self._client.flush(2)
-            except Exception as error:
+            except (NatsError, OSError) as error:
                 logger.debug("%s: stopped without a last round trip: %s", self._label, error)
         group = self._pull.pinned_group
         if group is not None and self._client.live:

@@ -50,5 +50,5 @@ class ListenSubscription(Subscription):
                 return
             try:
                 self._handler(subject.decode("utf-8", "replace"), payload)
-            except Exception:
+            except Exception:  # it broke its word not to raise; the rest of the batch is still to be heard
                 logger.exception("the handler of a subscription failed on %r", subject)

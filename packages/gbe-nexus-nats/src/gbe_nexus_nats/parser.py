@@ -88,7 +88,7 @@ class FrameParser:
                 lane.batch = []
                 try:
                     lane.callback(batch)
-                except Exception as error:
+                except Exception as error:  # the other lanes' messages were parsed already, and would be lost
                     self._failed(error)
         if consumed < len(data):
             self._rest.append(data[consumed:] if consumed else data)

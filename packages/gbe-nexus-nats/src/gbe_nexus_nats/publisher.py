@@ -11,7 +11,7 @@ import contextlib
 import logging
 import re
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -252,7 +252,7 @@ class Publisher:
     def _finish(self, batch: _Batch) -> None:
         self._batches.pop(batch.first, None)
         try:
-            batch.answers.settle(batch.results)  # type: ignore[arg-type]
+            batch.answers.settle(cast("list[Result]", batch.results))
         except ClosedError:
             logger.debug("a callback went on publishing while the transport was being closed")
         except Exception:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import dataclass, replace
 
 import httpcore
@@ -106,7 +106,7 @@ class Client:
         )
 
 
-async def body_of(response: httpx.Response, limit: int) -> AsyncIterator[bytes]:
+async def body_of(response: httpx.Response, limit: int) -> AsyncGenerator[bytes, None]:
     """The body, unpacked, in pieces. Raises `BodyTooLarge` beyond `limit` bytes, and `BadEncoding`.
 
     A coding that we did not ask for is left as it is, for the header says so.

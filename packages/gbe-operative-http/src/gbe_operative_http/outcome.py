@@ -71,7 +71,7 @@ async def outcome_of(execution: Execution, request: Request, answer: Answer) -> 
             data=Inline(msgspec.Raw(_encode(_about(response, url)))),
         ) from error
     finally:
-        await body.aclose()  # type: ignore[attr-defined]  # it is a generator
+        await body.aclose()
     data["body_ref"] = ref.uri
     kept = tail.kept if execution.masker is None else execution.masker.excerpt_raw(tail.kept)
     return Completed(
@@ -94,7 +94,7 @@ async def _failed(execution: Execution, answer: Answer) -> OperativeError:
     except BodyTooLarge:
         cut = True
     finally:
-        await body.aclose()  # type: ignore[attr-defined]  # it is a generator
+        await body.aclose()
     head = bytes(start[:FAILED_BYTES])
     content = _content_of(response)
     text = text_of(head, content)

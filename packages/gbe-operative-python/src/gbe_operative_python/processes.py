@@ -166,7 +166,7 @@ class Process:
     def _on_body(self, body: bytes) -> None:
         try:
             message = decode_said(body)
-        except Exception:
+        except Exception:  # whatever the function's process may have written there
             self._on_nonsense()
             return
         if isinstance(message, Done):

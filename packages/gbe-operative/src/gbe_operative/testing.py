@@ -29,7 +29,7 @@ from gbe_operative.secrets import Secrets
 from gbe_operative.settings import WorkerSettings
 from gbe_operative.worker import Worker
 
-PATIENCE = 10.0
+PATIENCE = 60.0
 
 _ended = PayloadDecoder(TaskEnded)
 _progress = PayloadDecoder(TaskProgress)

@@ -10,18 +10,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
-from types import TracebackType
-from typing import Any, TypeVar
 
 from gbe_jobs_domain import subjects
 from gbe_jobs_domain.ids import task_index
-from gbe_jobs_domain.payloads import JobCancelRequested, JobRefused
 from gbe_jobs_domain.records import JobRecord, JournalRecord
 from gbe_nexus import (
     Append,
-    ClosedError,
     Conflict,
     Journal,
     Message,
@@ -37,7 +33,6 @@ from gbe_nexus import (
     now_ms,
 )
 from gbe_oracle import inbox
-from gbe_oracle.complaints import Complaints
 from gbe_oracle.core.events import (
     CancelRequested,
     ChildStarted,
@@ -49,6 +44,7 @@ from gbe_oracle.core.events import (
 )
 from gbe_oracle.core.job import DEFAULT_WINDOW, Job, shortened
 from gbe_oracle.effects import Effects, too_large
+from gbe_oracle.joint import Joint
 from gbe_oracle.loading import (
     FinishedJob,
     InvalidDefinition,
@@ -59,22 +55,16 @@ from gbe_oracle.loading import (
     TombstonedJob,
     UnreadableJournal,
 )
+from gbe_oracle.loudly import Loudly
+from gbe_oracle.sending import RETRY_DELAY, VERSION_TRIES, VERSION_WAIT, Sending, Spawn
 from gbe_oracle.slots import Acknowledgeable, Commit, Entry, Item, OutcomeCache, Recent, Slot
 from gbe_oracle.summaries import Summaries
 
 log = logging.getLogger("gbe.oracle")
 
-VERSION_WAIT = 60.0
-"""Seconds between looks at a message of a newer version, in case a newer Oracle starts."""
-VERSION_TRIES = 10
-RETRY_DELAY = 0.5
-"""Seconds between tries at something that the bus does not take at the moment."""
 TRUST = 1.0
 """Seconds for which "it is not in the history" holds; well below the time a journal outlives its history."""
 _ITEM_OVERHEAD = 160  # a record's bytes for one outcome, beside the outcome
-
-T = TypeVar("T")
-Spawn = Callable[[Coroutine[Any, Any, None]], object]
 
 
 class Engine:
@@ -101,8 +91,7 @@ class Engine:
         self._summaries = summaries
         self._identity = identity
         self._spawn = spawn
-        self._loudly = _Loudly(spawn)
-        self._complaints = Complaints()
+        self._loudly = Loudly(spawn)
         self._window = window
         self._trust = trust
         self._cache = OutcomeCache(cache_bytes)
@@ -110,8 +99,8 @@ class Engine:
         self._recent = Recent()
         self._dirty: list[Slot] = []
         self._commits: set[Commit] = set()
-        self._waiting: set[Acknowledgeable] = set()  # held outside of slots and commits
         self.counters: Counter[str] = Counter()
+        self._sending = Sending(transport, effects, spawn, self.counters, self.cycle)
         self.purgeable: list[tuple[float, str]] = []
         """Journals whose history is written: (loop time of that, subject)."""
         self.refusing: str | None = None
@@ -134,13 +123,13 @@ class Engine:
                 yield from waiting
         for commit in self._commits:
             yield from commit.held()
-        yield from self._waiting
+        yield from self._sending.waiting
 
     def idle(self) -> bool:
         """Whether nothing is on its way."""
         return (
             not self._commits
-            and not self._waiting
+            and not self._sending.waiting
             and not any(slot.busy or slot.inbox or slot.inflight for slot in self._slots.values())
         )
 
@@ -184,10 +173,10 @@ class Engine:
             try:
                 job_type, job_id, event = inbox.decode(message)
             except UnknownVersion as error:
-                self._newer(message, str(error))
+                self._sending.newer(message, str(error))
             except (UndecodableMessage, ValueError) as error:
                 self.counters["undecodable"] += 1
-                self._dead_letter(message, f"undecodable: {error}")
+                self._sending.dead_letter(message, f"undecodable: {error}")
             else:
                 if event is None:
                     self.counters["ignored"] += 1
@@ -213,7 +202,7 @@ class Engine:
         elif slot.job_type != job_type:
             # Somebody is wrong about the job's type. Nobody's messages are to be looked up under another's.
             if slot.job is not None and isinstance(item.event, Submitted):
-                self._refuse(item.event, item, "its id belongs to a job of another type")
+                self._sending.refuse(item.event, item.message, "its id belongs to a job of another type")
                 return
             key = f"{job_type}.{job_id}"
             slot = self._slots.get(key)
@@ -389,7 +378,9 @@ class Engine:
             others: list[Item] = []
             for item in entry.applied:
                 if isinstance(item.event, Submitted):
-                    self._refuse(item.event, item, f"its first journal record does not fit into one message: {error}")
+                    self._sending.refuse(
+                        item.event, item.message, f"its first journal record does not fit into one message: {error}"
+                    )
                 else:
                     others.append(item)
             slot.job = None
@@ -455,7 +446,7 @@ class Engine:
         if outgoing is None:
             outgoing = []
             for entry in list(commit.entries):
-                size = await self._retrying(partial(self._effects.build_reading, entry, outgoing))
+                size = await self._sending.retrying(partial(self._effects.build_reading, entry, outgoing))
                 if size is None:
                     commit.entries.remove(entry)
                     self._purged(entry.slot, entry.seq)
@@ -477,13 +468,13 @@ class Engine:
                     continue
                 if isinstance(result, Refused) and message.subject.endswith(".queue"):
                     if isinstance(result, PayloadTooLarge):
-                        smaller = await self._retrying(lambda message=message: self._effects.spill_inputs(message))  # type: ignore[misc]
+                        smaller = await self._sending.retrying(partial(self._effects.spill_inputs, message))
                         if smaller is not None:
                             again.append(smaller)
                             continue
                     self._dispatch_refused(commit, message, result)
                 else:
-                    self._complaints.say("%s was not stored, trying again: %s", message.subject, result)
+                    self._sending.complaints.say("%s was not stored, trying again: %s", message.subject, result)
                     again.append(message)
             if not again:
                 break
@@ -508,10 +499,10 @@ class Engine:
     def _joint(self, entry: Entry) -> Acknowledgeable:
         """One more thing that whoever waits for this record waits for."""
         waiting = entry.slot.inflight[entry.seq]
-        if len(waiting) == 1 and isinstance(waiting[0], _Joint):
+        if len(waiting) == 1 and isinstance(waiting[0], Joint):
             joint = waiting[0]
         else:
-            joint = _Joint(waiting)
+            joint = Joint(waiting)
             entry.slot.inflight[entry.seq] = [joint]
         joint.missing += 1
         return joint
@@ -594,7 +585,7 @@ class Engine:
                 if isinstance(result, NexusError):
                     raise result
 
-        await self._retrying(write)
+        await self._sending.retrying(write)
         self._commits.discard(commit)
         self._over(entry)
         self.cycle()
@@ -623,7 +614,7 @@ class Engine:
                 item.message.ack()  # a child or refusal that a record holds; its effects are that record's waiters'
                 return
         elif isinstance(event, ChildStarted):
-            self._spawn(self._cancel_child(event, item.message))
+            self._sending.cancel_child(event, item.message)
             return
         self._await_effects(slot, job, seq, [item.message])
 
@@ -641,7 +632,7 @@ class Engine:
     async def _heal(self, slot: Slot, job: Job, seq: int) -> None:
         """Issue the effects of exactly the record at `seq` again: its writer may have died before it could."""
         self.counters["healed"] += 1
-        record = await self._retrying(lambda: self._loader.record(seq))
+        record = await self._sending.retrying(lambda: self._loader.record(seq))
         if record is None:
             self._purged(slot, seq)
             return
@@ -662,18 +653,9 @@ class Engine:
             self._spawn(self._load(slot))
         self.cycle()
 
-    async def _cancel_child(self, child: ChildStarted, waiter: Acknowledgeable) -> None:
-        await self._send([self._cancel_message(child.job_type, child.job_id, "the job it belongs to is over")], waiter)
-
-    def _cancel_message(self, job_type: str, job_id: str, reason: str) -> Outgoing:
-        event_id = f"{job_id}:cancel"
-        return Outgoing(
-            subjects.cancel(job_type), encode_payload(event_id, JobCancelRequested(job_id, reason)), event_id
-        )
-
     def _resubmitted(self, slot: Slot, job: Job, item: Item, event: Submitted) -> None:
         if event.sha256 != job.spec.definition_sha256 or event.submit.job_type != slot.job_type:
-            self._refuse(event, item, "its id belongs to a job with another definition")
+            self._sending.refuse(event, item.message, "its id belongs to a job with another definition")
             return
         self._await_effects(slot, job, slot.created_at_seq, [item.message])
 
@@ -682,9 +664,9 @@ class Engine:
         self.counters["late"] += 1
         event = item.event
         if isinstance(event, Submitted) and event.sha256 != sha256:
-            self._refuse(event, item, "its id belongs to a finished job with another definition")
+            self._sending.refuse(event, item.message, "its id belongs to a finished job with another definition")
         elif isinstance(event, ChildStarted):
-            self._spawn(self._cancel_child(event, item.message))
+            self._sending.cancel_child(event, item.message)
         else:
             item.message.ack()
 
@@ -700,7 +682,7 @@ class Engine:
             found.update(await self._loader.finished(list(by_subject)))
 
         looked_at = asyncio.get_running_loop().time()
-        await self._retrying(read)
+        await self._sending.retrying(read)
         commit = Commit()
         for subject, slot in by_subject.items():
             finished = found.get(subject)
@@ -720,7 +702,7 @@ class Engine:
         """Put the record that begins a job into `commit`, or refuse the submit."""
         submit = event.submit
         if self.refusing is not None and submit.parent is None and tombstone is None:
-            self._refuse(event, item, self.refusing)
+            self._sending.refuse(event, item.message, self.refusing)
             self._drop(slot)
             return
         spec = JobRecord(
@@ -739,13 +721,13 @@ class Engine:
             again=submit.again,
             lineage=submit.lineage,
         )
-        self._waiting.add(item.message)
+        self._sending.waiting.add(item.message)
         try:
             if problem := inbox.reuse_problem(spec.reuse):
                 raise InvalidDefinition(problem)
             outline = await self._loader.outline(spec)
         except InvalidDefinition as error:
-            self._refuse(event, item, str(error))
+            self._sending.refuse(event, item.message, str(error))
             self._drop(slot)
             return
         except NexusError as error:
@@ -754,7 +736,7 @@ class Engine:
             self._drop(slot)
             return
         finally:
-            self._waiting.discard(item.message)
+            self._sending.waiting.discard(item.message)
         job = Job(spec, outline, window=self._window)
         applied = [item]
         for waiting in list(slot.inbox):  # a cancel that came together with its submit: nothing need begin
@@ -793,7 +775,7 @@ class Engine:
         if delay:
             await asyncio.sleep(delay)
         looked_at = asyncio.get_running_loop().time()
-        state: JobFound | None = await self._retrying(
+        state: JobFound | None = await self._sending.retrying(
             lambda: self._loader.load(slot.job_type, slot.job_id, self._window)
         )
         if isinstance(state, LoadedJob):
@@ -849,113 +831,8 @@ class Engine:
         log.error("job %s can't be read from its journal: %s", slot.job_id, reason)
         for item in slot.inbox:
             if isinstance(item.message, Message) and item.deliveries > VERSION_TRIES:
-                self._dead_letter(item.message, f"the job's journal can't be read: {reason}")
+                self._sending.dead_letter(item.message, f"the job's journal can't be read: {reason}")
             else:
                 item.message.nak(VERSION_WAIT)
         slot.inbox.clear()
         self._drop(slot)
-
-    # --- refusing ----------------------------------------------------------------------------------
-
-    def _refuse(self, event: Submitted, item: Item, reason: str) -> None:
-        self.counters["refused"] += 1
-        self._spawn(self._refused(event, item.message, reason))
-
-    async def _refused(self, event: Submitted, waiter: Acknowledgeable, reason: str) -> None:
-        submit = event.submit
-        log.warning("job %s refused: %s", submit.job_id, reason)
-        at = now_ms()
-        event_id = f"{submit.job_id}:{at}:refused"
-        body = JobRefused(submit.job_id, submit.job_type, at, reason)
-        messages = [Outgoing(subjects.job_event(submit.job_type, "refused"), encode_payload(event_id, body), event_id)]
-        if submit.parent is not None:
-            messages.append(self._effects.refused_child(submit.parent, reason, at))
-        await self._send(messages, waiter)
-
-    def _newer(self, message: Message, reason: str) -> None:
-        self.counters["newer"] += 1
-        if message.deliveries > VERSION_TRIES:
-            self._dead_letter(message, reason)
-        else:
-            message.nak(VERSION_WAIT)
-
-    def _dead_letter(self, message: Message, reason: str) -> None:
-        async def send() -> None:
-            self._waiting.add(message)
-            await self._retrying(lambda: message.dead_letter(reason))
-            self._waiting.discard(message)
-            self.cycle()
-
-        self._spawn(send())
-
-    # --- sending until it is stored ------------------------------------------------------------------
-
-    async def _send(self, messages: list[Outgoing], waiter: Acknowledgeable) -> None:
-        self._waiting.add(waiter)
-        while messages:
-            results = await self._transport.publish_many(messages)
-            messages = [m for m, result in zip(messages, results, strict=True) if isinstance(result, NexusError)]
-            if messages:
-                await asyncio.sleep(RETRY_DELAY)
-        self._waiting.discard(waiter)
-        waiter.ack()
-        self.cycle()
-
-    async def _retrying(self, action: Callable[[], Awaitable[T]]) -> T:
-        """Do it until the bus lets it; the events concerned stay unacknowledged meanwhile."""
-        while True:
-            try:
-                return await action()
-            except NexusError as error:
-                self._complaints.say("trying again in %.1f s: %s", RETRY_DELAY, error)
-                await asyncio.sleep(RETRY_DELAY)
-
-
-class _Loudly:
-    """For what a transport calls back: there an error would be logged and its commit never end. Better the role
-    fails, and whoever runs next heals what is missing."""
-
-    def __init__(self, spawn: Spawn) -> None:
-        self._spawn = spawn
-
-    def __enter__(self) -> None:
-        """Nothing to prepare."""
-
-    def __exit__(self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None) -> bool:
-        if error is None:
-            return False
-        if isinstance(error, ClosedError):
-            log.debug("the bus was closed in the middle of it: %s", error)
-            return True
-        if isinstance(error, Exception):
-            self._spawn(_raise(error))
-            return True
-        return False
-
-
-async def _raise(error: Exception) -> None:
-    raise error
-
-
-class _Joint:
-    """Waiters of a record that leads to other records: a child's first one to its parent's, a queue message that is
-    refused to the one that fails its task. Nobody else's message would bring those about again after a crash."""
-
-    def __init__(self, waiters: list[Acknowledgeable]) -> None:
-        self._waiters = waiters
-        self.missing = 1
-        """What is not durable yet: the record's own effects, and each of those records with its own."""
-
-    def ack(self) -> None:
-        self.missing -= 1
-        if not self.missing:
-            for waiter in self._waiters:
-                waiter.ack()
-
-    def nak(self, delay: float = 0.0) -> None:
-        for waiter in self._waiters:
-            waiter.nak(delay)
-
-    def in_progress(self) -> None:
-        for waiter in self._waiters:
-            waiter.in_progress()

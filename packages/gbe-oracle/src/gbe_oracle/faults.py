@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from msgspec import structs
@@ -137,6 +138,23 @@ async def bury(role: BusOracle) -> None:
     """Take a dead Oracle's subscription away without a word, as the end of its process does."""
     assert role._subscription is not None
     await role._subscription.stop()
+
+
+@contextlib.asynccontextmanager
+async def inherited(bus: Transport, fate: Fate, victim: BusOracle, ended: Awaitable[str]) -> AsyncIterator[str]:
+    """How the job ended: `victim` died of its fate before that, or didn't; another Oracle has taken its place."""
+    end = asyncio.ensure_future(ended)
+    died = asyncio.ensure_future(fate.died.wait())
+    await asyncio.wait({end, died}, return_when=asyncio.FIRST_COMPLETED)
+    await bury(victim)
+    heir = BusOracle(bus, KEEP)
+    await heir.start()
+    try:
+        yield await end
+    finally:
+        died.cancel()
+        await heir.stop()
+        await victim.stop()
 
 
 async def outcome_counts(bus: Transport, job_id: str) -> list[int]:

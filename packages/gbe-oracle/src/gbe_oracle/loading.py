@@ -169,7 +169,7 @@ class Loader:
             if hashlib.sha256(text).hexdigest() != ref.sha256:
                 raise InvalidDefinition(f"the definition at {ref.uri} is not the one that was submitted")
         else:
-            text = memoryview(spec.definition)  # type: ignore[arg-type]
+            text = memoryview(spec.definition)  # type: ignore[arg-type]  # `Raw` is a buffer, which its types don't say
         try:
             outline = _outline.decode(text)
         except (DecodeError, UnicodeDecodeError, RecursionError) as error:

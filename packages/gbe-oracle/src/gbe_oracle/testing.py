@@ -138,7 +138,7 @@ class Events:
         """Event names in order, each event once (a reader may see one again with the same id)."""
         return [name for name, _ in dict.fromkeys(self.of[job_id])]
 
-    async def end(self, job_id: str, timeout: float = 10) -> str:
+    async def end(self, job_id: str, timeout: float = 60) -> str:
         """The event that ended the job, as soon as it is there."""
         async with asyncio.timeout(timeout):
             while True:

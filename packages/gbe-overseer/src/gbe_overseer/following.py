@@ -56,7 +56,7 @@ class Interrupts:
             self.first.set()
             return
         for words in self.last_words:
-            with contextlib.suppress(Exception):
+            with contextlib.suppress(Exception):  # there is nothing after this that could be harmed
                 words()
         print("gbe: interrupted again, leaving at once", file=sys.stderr, flush=True)
         os._exit(INTERRUPTED)

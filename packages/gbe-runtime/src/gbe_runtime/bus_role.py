@@ -127,7 +127,7 @@ class BusRole(Role):
                 )
             except NexusError as error:
                 log.debug("%s: no heartbeat: %s", self.name, error)
-            except Exception:
+            except Exception:  # the same, of lifecycle_payload()
                 log.exception("%s could not make its heartbeat", self.name)
 
     def __event_id(self, kind: LifecycleKind) -> str:

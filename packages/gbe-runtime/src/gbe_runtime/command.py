@@ -101,7 +101,7 @@ async def _run(make_role: MakeRole, name: str, ready: int | None, parent: int | 
             return complain(name, error)
         except ChildFailed as error:
             return _child_failed(name, error)
-        except Exception:
+        except Exception:  # a role's own bug: said with its traceback, and the exit code says it, too
             log.exception("%s could not be made", name)
             return FAILED
         try:
@@ -121,7 +121,7 @@ async def _live(role: Role, name: str, asked: asyncio.Event, ready: int | None) 
         return complain(name, error)
     except ChildFailed as error:
         return _child_failed(name, error)
-    except Exception:
+    except Exception:  # the same
         log.exception("%s could not start", name)
         return FAILED
     else:

@@ -223,7 +223,7 @@ class Role(ABC):
             if task is not None and task.cancelling():
                 raise  # the whole stop is cancelled: the loop is closing
             self.__note(what, error)
-        except Exception as error:
+        except Exception as error:  # the stop goes on with what is left to stop
             self.__note(what, error)
 
     def __note(self, what: str, error: BaseException) -> None:

@@ -222,7 +222,7 @@ class ProcessSupervisor(Role):
         if self._on_event is not None:
             try:
                 self._on_event(child.spec.name, event, detail)
-            except Exception:
+            except Exception:  # whoever only listens must not end what is supervised
                 log.exception("the listener to supervisor events raised")
 
 

@@ -77,7 +77,7 @@ class Lines:
     def _emit(self, line: bytes) -> None:
         try:
             self._callback(self._stream, line)
-        except Exception:
+        except Exception:  # the caller's; the command's output must be read all the same
             if not self._complained:
                 self._complained = True
                 _log.exception("the line callback failed; the capture of %s goes on", self._stream)
