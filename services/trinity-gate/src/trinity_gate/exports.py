@@ -1,8 +1,8 @@
 """What is exported of a run: the bundle that its Operative left, else what this service knows itself.
 
 A session whose Operative died, or that did not a single tick, leaves no bundle. Its export then has the run, its log,
-and its inputs, from which `gbe-aether run` computes the same again (`inputs/run_config.json`); `manifest.json` says that
-it is not a bundle, why, and how.
+and its inputs, from which `gbe-aether run` computes the same again (`inputs/run_config.json`); `manifest.json` says
+that it is not a bundle, why, and how.
 """
 
 from __future__ import annotations
