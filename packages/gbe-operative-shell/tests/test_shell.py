@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -205,3 +206,16 @@ async def test_no_piece_of_a_secret_is_told_where_a_text_is_cut(transport: Trans
     assert spy
     assert not [body for body in spy if any(piece in body for piece in pieces)]
     assert "***" in str(ended.outcome)
+
+
+async def test_a_cleaner_of_temporary_files_harms_no_later_task(shell: Shell, tmp_path: Path) -> None:
+    large = "head -c 3000000 /dev/zero | tr '\\0' x"
+    assert (await shell.run("echo here")).output == ["here"]
+    for directory in tmp_path.glob("gbe-envoy-*"):
+        shutil.rmtree(directory)
+    assert (await shell.run("echo >left; echo again")).output == ["again"]
+    for directory in tmp_path.glob("gbe-envoy-*"):
+        shutil.rmtree(directory)
+    outcome = await shell.run(large)
+    assert isinstance(outcome.data, Ref)
+    assert outcome.data.size >= 3_000_000

@@ -187,6 +187,16 @@ class TestRequests:
         assert (refused.status_code, refused.headers["allow"]) == (405, "POST")
         assert (await gate.client.delete("/state")).headers["allow"] == "GET, HEAD"
 
+    async def test_files_of_the_page_are_sent_once_as_long_as_they_are_the_same(self, gate: GateProcess) -> None:
+        for path in ("/", "/app/main.js"):
+            whole = await gate.client.get(path)
+            tag = whole.headers["etag"]
+            for known in (tag, f'"other", {tag}'):
+                again = await gate.client.get(path, headers={"If-None-Match": known})
+                assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", tag)
+            changed = await gate.client.get(path, headers={"If-None-Match": '"other"'})
+            assert (changed.status_code, changed.content) == (200, whole.content)
+
     async def test_a_body_that_is_not_json_is_refused(self, gate: GateProcess) -> None:
         # What a form of another site could send without asking first.
         for kind in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"):

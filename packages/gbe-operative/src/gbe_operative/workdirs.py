@@ -6,8 +6,9 @@ import asyncio
 import contextlib
 import os
 import shutil
-import tempfile
 from pathlib import Path
+
+from gbe_runtime.private_directory import PrivateDirectory
 
 
 class WorkDirs:
@@ -15,22 +16,18 @@ class WorkDirs:
 
     def __init__(self, parent: Path | None) -> None:
         self._parent = parent
-        self._root: Path | None = None
+        self._own: PrivateDirectory | None = None
         self._count = 0
 
     @property
     def root(self) -> Path:
         """The worker's own directory, for nobody else; made at first access."""
-        if self._root is None:
-            self._root = Path(tempfile.mkdtemp(prefix="gbe-operative-", dir=self._parent))
-        return self._root
+        return self._private().path
 
     def make(self, task_id: str, attempt: int) -> Path:
         """A new directory."""
         self._count += 1
-        path = self.root / f"{task_id}-{attempt}-{self._count}"
-        path.mkdir(0o700)
-        return path
+        return self._private().make(f"{task_id}-{attempt}-{self._count}")
 
     async def remove(self, path: Path) -> None:
         """Remove it with whatever the task left in it."""
@@ -43,9 +40,15 @@ class WorkDirs:
 
     async def close(self) -> None:
         """Remove everything."""
-        if self._root is not None:
-            await self.remove(self._root)
-            self._root = None
+        if self._own is not None:
+            await self.remove(self._own.path)
+            self._own.let_go()
+            self._own = None
+
+    def _private(self) -> PrivateDirectory:
+        if self._own is None:
+            self._own = PrivateDirectory("gbe-operative-", self._parent)
+        return self._own
 
 
 def _remove_tree(path: Path) -> None:

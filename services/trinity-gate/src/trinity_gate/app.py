@@ -14,6 +14,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.staticfiles import NotModifiedResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
@@ -106,7 +107,13 @@ def _serve_page(app: FastAPI) -> None:
 
 def _serve_file(app: FastAPI, path: str, file: Path, media_type: str) -> None:
     async def serve(request: Request) -> Response:
-        return FileResponse(file, media_type=media_type, headers={"cache-control": "no-cache"})
+        # Asked for each time, since an upgrade changes them under the same names; sent only when they did change.
+        found = FileResponse(
+            file, media_type=media_type, headers={"cache-control": "no-cache"}, stat_result=file.stat()
+        )
+        if found.headers["etag"] in request.headers.get("if-none-match", "").replace(" ", "").split(","):
+            return NotModifiedResponse(found.headers)
+        return found
 
     app.add_route(path, serve, methods=["GET", "HEAD"], include_in_schema=False)
 

@@ -7,7 +7,6 @@ import itertools
 import os
 import secrets
 import stat
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from gbe_envoy.adapter.exits import exit_watcher
 from gbe_envoy.adapter.growth import Growth
 from gbe_envoy.adapter.guard import Guard
 from gbe_envoy.adapter.model import Command, CommandResult, Limits, OnLine
+from gbe_runtime.private_directory import PrivateDirectory
 
 _DEFAULT_LIMITS = Limits()
 _SWEEP_GRACE = 1.0
@@ -36,7 +36,7 @@ class CommandRunner:
         self._token = secrets.token_hex(8)
         self._guard = Guard(self._token) if guardian else None
         self._parent = spill_dir
-        self._directory: Path | None = None
+        self._own: PrivateDirectory | None = None
         self._shared: Surroundings | None = None
         self._running: set[Execution] = set()
         self._idle = asyncio.Event()
@@ -46,24 +46,25 @@ class CommandRunner:
 
     async def start(self) -> None:
         """Make the directory and start the guardian. Raises CommandError or OSError."""
-        if self._directory is not None or self._closed:
+        if self._own is not None or self._closed:
             raise RuntimeError("a CommandRunner is started once")
         loop = asyncio.get_running_loop()
-        directory = Path(tempfile.mkdtemp(prefix="gbe-envoy-", dir=self._parent)).absolute()
+        own = PrivateDirectory("gbe-envoy-", self._parent)
         exits = exit_watcher(loop)
         if self._guard is not None:
             try:
                 self._guard.start(exits)
             except BaseException:
                 exits.close()
-                directory.rmdir()
+                own.path.rmdir()
+                own.let_go()
                 raise
-            self._guard.add_path(directory)
-        self._directory = directory
+            self._guard.add_path(own.path)
+        self._own = own
         self._shared = Surroundings(
             loop=loop,
             guard=self._guard,
-            directory=directory,
+            directory=own.path,
             executor=ThreadPoolExecutor(2, thread_name_prefix="gbe-output"),
             searcher=ThreadPoolExecutor(1, thread_name_prefix="gbe-search"),
             exits=exits,
@@ -82,7 +83,7 @@ class CommandRunner:
                 execution.stop(Stop.CANCEL)
             self._idle.clear()
             await self._idle.wait()
-        if self._shared is None or self._directory is None:
+        if self._shared is None or self._own is None:
             return
         # What left its session and outlived its command can be told from others only by a search.
         marker = f"{guardian.MARKER}={self._token}.".encode()
@@ -94,7 +95,8 @@ class CommandRunner:
         self._shared.growth.close()
         self._shared.exits.close()
         os.close(self._shared.null)
-        await asyncio.to_thread(guardian.remove_tree, os.fsencode(self._directory))
+        await asyncio.to_thread(guardian.remove_tree, os.fsencode(self._own.path))
+        self._own.let_go()
 
     async def __aenter__(self) -> CommandRunner:
         await self.start()
@@ -138,16 +140,22 @@ class CommandRunner:
         Its path is not unique for ever: removing a directory takes 0.4 ms on ext4, as long as a short command, so one
         which comes back as it was handed out is handed out again.
         """
-        directory = self._own_directory()
-        if self._empty_dirs:
-            return self._empty_dirs.pop()
-        path = directory / f"work-{next(self._made)}"
-        path.mkdir(mode=0o700)
-        return path
+        if self._own is None or self._closed:
+            raise RuntimeError(_NOT_RUNNING)
+        while self._empty_dirs:
+            path = self._empty_dirs.pop()
+            if path.is_dir():  # unless a cleaner of temporary files was here
+                return path
+        return self._own.make(f"work-{next(self._made)}")
 
     async def remove_work_dir(self, path: Path) -> None:
         """Remove a directory of `make_work_dir` with all in it; what cannot be removed stays until `close`."""
-        if len(self._empty_dirs) < _EMPTY_DIRS and path.parent == self._directory and _untouched(path):
+        if (
+            len(self._empty_dirs) < _EMPTY_DIRS
+            and self._own is not None
+            and path.parent == self._own.path
+            and _untouched(path)
+        ):
             self._empty_dirs.append(path)
         else:
             await asyncio.to_thread(guardian.remove_tree, os.fsencode(path.absolute()))
@@ -161,11 +169,6 @@ class CommandRunner:
         """Take back `guard_path`."""
         if self._guard is not None:
             self._guard.forget_path(path.absolute())
-
-    def _own_directory(self) -> Path:
-        if self._directory is None or self._closed:
-            raise RuntimeError(_NOT_RUNNING)
-        return self._directory
 
 
 def _untouched(path: Path) -> bool:
