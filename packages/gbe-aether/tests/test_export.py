@@ -342,11 +342,15 @@ def test_a_session_whose_disk_was_full_when_its_ticks_were_done_verifies(
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
+    def full_at_the_end(event: str, **_: object) -> None:
+        if event == "tick_loop_end":
+            full()
+
     file = tmp_path / "b.zip"
     session = Session(line(2000), memory_limit=1 << 20)
     list(session)
     if sealed:
-        monkeypatch.setattr(session.logger, "log", lambda event, **more: event == "tick_loop_end" and full())
+        monkeypatch.setattr(session.logger, "log", full_at_the_end)
     else:
         monkeypatch.setattr("gbe_aether.spool.Spool.put", full)
     with pytest.raises(OSError, match="No space left"):
