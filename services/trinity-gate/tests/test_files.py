@@ -20,6 +20,7 @@ import msgspec
 import pytest
 
 from gbe_aether.fixtures import governance_base_path, registry_path
+from gbe_jobs_domain.payloads import JobSummary
 from gbe_jobs_domain.records import JobRecord
 from gbe_nexus import Unavailable, now_ms
 from gbe_runtime.metrics import Metrics
@@ -443,6 +444,21 @@ async def test_a_job_of_somebody_else_never_keeps_the_gate_from_starting(
     monkeypatch.setattr(rebuilding, "documents_of", AsyncMock(side_effect=Unavailable("away")))
     with pytest.raises(Unavailable):
         await rebuilding.runs_on_the_bus(client, "trinity-gate", ())
+
+
+async def test_a_run_that_completed_is_known_to_have_begun_whatever_else_is_gone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else the log that nobody has any more would be told as complete, and empty."""
+    job_id = "job_01HZZZZZZZZZZZZZZZZZZZZZZZ"
+    client = AsyncMock()
+    client.log.return_value.subjects.return_value = [f"gbe.history.trinity-gate.{job_id}"]
+    client.summary.return_value = JobSummary(job_id, "o", "trinity-gate", "run of gf01", "completed", 5, 9, "sha")
+    documents = b'{"run_config": {"ticks": 8, "logging": {"enabled": true}}}'
+    monkeypatch.setattr(rebuilding, "documents_of", AsyncMock(return_value=("run of gf01", documents)))
+    monkeypatch.setattr("trinity_gate.engine.governance_of", lambda layer: Governance("OFF", "OFF", "0", {}))
+    (record,) = await rebuilding.runs_on_the_bus(client, "trinity-gate", ())
+    assert (record.state, record.ticks_completed, record.ticks_total) == ("completed", 8, 8)
 
 
 @pytest.mark.server
