@@ -57,6 +57,11 @@ def test_a_document_may_come_from_standard_input(cli: Cli, tmp_path: Path) -> No
     done = cli.run("run", "-", "--transport", "memory", said="name: a\n")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "<stdin>:1:1: missing key 'tasks'; a job needs a list of them\n"
+    with (tmp_path / "written").open("w") as unreadable:
+        done = subprocess.run(
+            [*GBE, "validate", "-"], env=cli.environment, stdin=unreadable, capture_output=True, text=True, check=False
+        )
+    assert (done.returncode, done.stderr) == (2, "<stdin>: can't be read: Bad file descriptor\n")
 
 
 @pytest.mark.parametrize("command", [("validate",), ("run", "--transport", "memory"), ("graph",)])

@@ -335,6 +335,33 @@ def test_a_session_that_failed_has_a_bundle_that_fails_in_the_same_way(tmp_path:
     assert verify_ledger(file).ok
 
 
+@pytest.mark.parametrize("sealed", [False, True])
+def test_a_session_whose_disk_was_full_when_its_ticks_were_done_verifies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sealed: bool
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    def full_at_the_end(event: str, **_: object) -> None:
+        if event == "tick_loop_end":
+            full()
+
+    file = tmp_path / "b.zip"
+    session = Session(line(2000), memory_limit=1 << 20)
+    list(session)
+    if sealed:
+        monkeypatch.setattr(session.logger, "log", full_at_the_end)
+    else:
+        monkeypatch.setattr("gbe_aether.spool.Spool.put", full)
+    with pytest.raises(OSError, match="No space left"):
+        session.result()
+    monkeypatch.undo()
+    session.close()
+    write_digest_bundle(session, file)
+    found = verify_ledger(file)
+    assert (found.ok, found.ticks, found.last_hash is not None) == (True, 2000, sealed), found.problem
+
+
 def test_a_bundle_of_digests_needs_nothing_of_the_temporary_file(tmp_path: Path) -> None:
     file = tmp_path / "b.zip"
     session = Session(line(6000), memory_limit=0)

@@ -349,3 +349,15 @@ def test_the_text_of_a_log_is_that_of_its_entries_from_wherever_it_is_read(more:
     assert list(logs.lines()) == expected
     for start in {1, 2, 3, len(expected) // 2, len(expected) - 1, len(expected), len(expected) + 5}:
         assert list(logs.lines(start)) == expected[start:]
+
+
+def test_the_log_as_it_goes_on_is_read_without_going_through_all_input_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    document = pfna(*({"pfna_id": "p", "tick": tick, "values": [1, 2, 3]} for tick in range(1, 50)))
+    config = session_config_from_documents(run_config([9, 0, 3], 50, enable_pfna=True), LINE, profile(), document)
+    session = Session(config)
+    monkeypatch.setattr("gbe_aether.pfna.PFNAQueue.ticks", lambda *_: pytest.fail("all of it"))
+    read = 0
+    for _ in session:
+        lines = list(session.logger.entries.lines(read))
+        assert lines
+        read += len(lines)

@@ -30,6 +30,8 @@ def test_as_the_value_is(value: Any) -> None:
     text = json.dumps(value, ensure_ascii=False, indent=1).encode()
     found = depth(value)
     assert not nested_deeper(text, found)
+    deep = b"[" * 40 + text + b"]" * 40  # more than what is found level by level
+    assert (nested_deeper(deep, found + 40), nested_deeper(deep, found + 39)) == (False, True)
     assert not found or nested_deeper(text, found - 1)
 
 
@@ -41,6 +43,8 @@ def test_as_the_value_is(value: Any) -> None:
         (b'{"a":' * 500 + b"1" + b"}" * 500, True),
         (b"[" + b"[]," * 5_000 + b"{}]", False),
         (b'["' + b"[" * 5_000 + b'"]', False),
+        (b"[" * MAX_NESTING + b"[]," * 5_000 + b"1" + b"]" * MAX_NESTING, True),
+        (b"[" * (MAX_NESTING - 1) + b"[]," * 5_000 + b"1" + b"]" * (MAX_NESTING - 1), False),
     ],
 )
 def test_the_limit(text: bytes, is_deeper: bool) -> None:

@@ -411,6 +411,14 @@ def test_pieces_of_secrets_where_a_text_was_cut() -> None:
         assert masker.excerpt(text) == text
     assert masker.excerpt(f"{secret}{secret[8:]}") == "***" + secret[8:], "cut nowhere"
     assert Masker(["aaaaaaaaaaaaaaaa"]).excerpt("a" * 15 + "b" + "a" * 9) == "***b***"
+    # Cut at both ends, within it; or within a character.
+    assert masker.excerpt(f"it says …{secret[3:14]}… and no more") == "it says …***… and no more"
+    assert masker.excerpt_raw(secret[5:25].encode()) == b"***"
+    for cut in range(1, 9):
+        foreign, data = Masker(["grüße-aus-köln"]), "grüße-aus-köln".encode()
+        assert b"aus" not in foreign.excerpt_raw(data[cut:] + b"!")
+        assert b"aus" not in foreign.excerpt_raw(b"!" + data[:-cut]) or len(data) - cut < 9
+        assert "aus" not in foreign.excerpt(data[cut:].decode("utf-8", "replace") + "…")
 
 
 @given(st.lists(st.sampled_from([b"s3cret", b"s3", b"cret", b"x", b"s3cre", b"t", b"s3cs3cret"]), max_size=20))

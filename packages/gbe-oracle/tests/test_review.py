@@ -12,7 +12,7 @@ from msgspec import Raw, json, structs
 
 from gbe_jobs_domain import streams, subjects
 from gbe_jobs_domain.definitions import JobDefinition, TaskDefinition
-from gbe_jobs_domain.edges import ARTIFACT_STORE, Ref, inline
+from gbe_jobs_domain.edges import ARTIFACT_STORE, Inline, Ref, inline
 from gbe_jobs_domain.ids import new_job_id, task_id
 from gbe_jobs_domain.outcomes import Completed, Failed
 from gbe_jobs_domain.payloads import JobCancelRequested, JobSubmitted, JobSummary, Parent, TaskEnded
@@ -32,6 +32,7 @@ from gbe_nexus import (
 from gbe_oracle.contract import OracleError
 from gbe_oracle.engine import Engine
 from gbe_oracle.faults import HASTY, KEEP, Fate, MortalBus, UnpinnedBus, bury, inherited, mortal_oracle, outcome_counts
+from gbe_oracle.inbox import RECORD_NESTING
 from gbe_oracle.oracle import BusOracle
 from gbe_oracle.slots import Commit, Entry
 from gbe_oracle.testing import (
@@ -330,6 +331,20 @@ async def test_reused_outcomes_feed_their_dependents(
     assert script.queued == {"b": 1}
     assert script.tasks["b"].inputs["a"] == inline("z" * 300_000)
     assert [task.state for task in (await history_of(bus, job_id)).tasks] == ["completed", "skipped", "completed"]
+
+
+async def test_an_outcome_as_deep_as_the_journal_takes_can_be_reused(
+    bus: Transport, oracle: BusOracle, script: Script, events: Events
+) -> None:
+    await script.start()
+    levels = RECORD_NESTING - 2  # what is around the value
+    value = Raw(b"[" * levels + b"]" * levels)
+    job = definition({"a": [], "b": ["a"]})
+    job_id = await submit(bus, job, reuse={"a": Raw(json.encode(Completed(data=Inline(value))))})
+    assert await events.end(job_id) == "completed"
+    assert script.queued == {"b": 1}
+    job_id = await submit(bus, job, reuse={"a": Raw(json.encode(Completed(data=Inline(Raw(b"[%b]" % bytes(value))))))})
+    assert await events.end(job_id) == "refused"
 
 
 # --- several Oracles -----------------------------------------------------------------------------------

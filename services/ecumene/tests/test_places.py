@@ -18,17 +18,17 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def left(parent: Path, name: str) -> Path:
+def left(parent: Path) -> Path:
     """As a killed run leaves it, long ago."""
-    place = parent / f"{PREFIX}{name}"
-    (place / "data").mkdir(parents=True)
+    place = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
+    (place / "data").mkdir()
     (place / "data" / "lock").touch()
     os.utime(place, (1, 1))
     return place
 
 
 def test_a_place_is_gone_afterwards_and_so_is_what_killed_runs_left(temporary: Path) -> None:
-    old = left(temporary, "old")
+    old = left(temporary)
     with run_place() as place:
         assert place.parent == temporary
         assert old.exists(), "nothing waits for this at the start"
@@ -39,7 +39,7 @@ def test_what_is_held_stays(temporary: Path) -> None:
     with run_place() as place:
         os.utime(place, (1, 1))  # a long one
         assert remove_abandoned(temporary) == []
-    served = left(temporary, "served")
+    served = left(temporary)
     with (served / "data" / "lock").open("r") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # its server outlives it for a moment
         assert remove_abandoned(temporary) == []
@@ -47,30 +47,36 @@ def test_what_is_held_stays(temporary: Path) -> None:
 
 
 def test_what_is_new_or_nobodys_stays(temporary: Path) -> None:
-    starting = left(temporary, "starting")
+    starting = left(temporary)
     os.utime(starting)
     (temporary / "gbe-other").mkdir()
+    own = left(temporary)
+    (own / "results.csv").touch()
+    named = left(temporary).rename(temporary / f"{PREFIX}results")
+    shown = left(temporary)
+    shown.chmod(0o755)
+    for mine in (own, named, shown):
+        os.utime(mine, (1, 1))
     elsewhere = temporary / "elsewhere"
     elsewhere.mkdir()
-    link = temporary / f"{PREFIX}link"
+    link = temporary / f"{PREFIX}linklink"
     link.symlink_to(elsewhere)
     os.utime(link, (1, 1), follow_symlinks=False)
-    (temporary / f"{PREFIX}file").touch()
-    os.utime(temporary / f"{PREFIX}file", (1, 1))
+    (temporary / f"{PREFIX}filefile").touch()
+    os.utime(temporary / f"{PREFIX}filefile", (1, 1))
     before = sorted(temporary.iterdir())
     assert remove_abandoned(temporary) == []
     assert sorted(temporary.iterdir()) == before
 
 
 def test_one_that_was_killed_before_its_server_came(temporary: Path) -> None:
-    place = temporary / f"{PREFIX}early"
-    place.mkdir()
+    place = Path(tempfile.mkdtemp(prefix=PREFIX, dir=temporary))
     os.utime(place, (1, 1))
     assert remove_abandoned(temporary) == [place]
 
 
 def test_many_are_removed_by_and_by(temporary: Path) -> None:
-    for number in range(AT_ONCE + 5):
-        left(temporary, str(number))
+    for _ in range(AT_ONCE + 5):
+        left(temporary)
     assert len(remove_abandoned(temporary)) == AT_ONCE
     assert len(remove_abandoned(temporary)) == 5

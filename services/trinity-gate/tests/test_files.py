@@ -14,20 +14,28 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import AsyncMock
 
+import msgspec
 import pytest
 
 from gbe_aether.fixtures import governance_base_path, registry_path
-from gbe_nexus import now_ms
+from gbe_jobs_domain.payloads import JobSummary
+from gbe_jobs_domain.records import JobRecord
+from gbe_nexus import Unavailable, now_ms
 from gbe_runtime.metrics import Metrics
 from tests.integration.gate_process import GateProcess, running
+from trinity_gate import rebuilding
 from trinity_gate.database import Database
+from trinity_gate.engine import Governance
 from trinity_gate.errors import DamagedFile, GateError
 from trinity_gate.files import encode_document
 from trinity_gate.gate import Gate
 from trinity_gate.index import Caller, Index, RunRecord
 from trinity_gate.models import CloneRequest, CoreParamsPatch, ScenarioPatch
 from trinity_gate.scenarios import Scenarios
+from trinity_gate.service import GateService
+from trinity_gate.settings import GateSettings
 
 BASE: dict[str, Any] = json.loads(governance_base_path().read_bytes())
 
@@ -242,6 +250,54 @@ class TestIndex:
         assert order == [f"run-{number:03}" for number in range(400, -1, -1)]
         await index.database.close()
 
+    async def test_rows_that_damage_made_odd_are_left_out(self, tmp_path: Path) -> None:
+        aside = tmp_path / "gate.sqlite.damaged-1"
+        with contextlib.closing(sqlite3.connect(aside)) as db:
+            good = msgspec.json.encode(RunRecord("run-2", "job_2", "gf01", "completed", 5, 8)).decode()
+            huge = good.replace("run-2", "run-5").replace("job_2", "job_5").replace(":5,", f":{1 << 62}000,")
+            db.executescript(
+                "CREATE TABLE runs(seq INTEGER PRIMARY KEY, record); CREATE TABLE choices(name, value);"
+                "CREATE TABLE audit(id INTEGER PRIMARY KEY, at, actor, role, action, target, detail, result)"
+            )
+            db.executemany("INSERT INTO runs VALUES (?, ?)", [(1, None), (2, good), (3, 7), (4, good), (5, huge)])
+            db.executemany(
+                "INSERT INTO choices VALUES (?, ?)", [(None, "1"), (7, "1"), (b"x", "1"), ("a", None), ("b", "1")]
+            )
+            db.executemany(
+                "INSERT INTO audit VALUES (?, 1, 'me', 'overseer', 'run.start', 'gf01', ?, 'ok')",
+                [(1, None), (2, "{}"), (3, 4)],
+            )
+            db.commit()
+        index = await self.opened(tmp_path / "gate.sqlite")
+        found = await index.salvage(aside)
+        assert (found.runs, found.audit, found.governance) == (1, 1, False)
+        assert [run.run_id for run in (await index.history(9))[0]] == ["run-2"]
+        assert await index.choice("b") == 1
+        await index.database.close()
+
+    async def test_what_a_killed_start_did_not_read_of_a_damaged_index_the_next_one_reads(self, tmp_path: Path) -> None:
+        first, path = await self.opened(tmp_path / "gate.sqlite"), tmp_path / "gate.sqlite"
+        await first.choose("governance_base", {"governance_mode": "ENFORCE"})
+        for number in range(100):
+            await first.add(RunRecord(f"run-{number:03}", f"job_{number:03}", "gf01", "completed", number, 8, number))
+        await first.database.close()
+        body = bytearray(path.read_bytes())
+        at = body.index(b'"run-050"') // 4096 * 4096
+        body[at : at + 4096] = b"\xff" * 4096
+        path.write_bytes(body)
+        gate = GateService(GateSettings(data=tmp_path))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Index, "salvage", AsyncMock(side_effect=KeyboardInterrupt))
+            with pytest.raises(KeyboardInterrupt):
+                await gate._index(used=True)
+        await gate.stop()
+        for _ in range(2):
+            gate = GateService(GateSettings(data=tmp_path))
+            index = await gate._index(used=True)
+            assert await index.choice("rebuild") is True
+            assert await index.choice("governance_base") == {"governance_mode": "ENFORCE"}
+            await gate.stop()
+
     async def test_an_index_of_a_newer_release_is_left_alone(self, tmp_path: Path) -> None:
         path = tmp_path / "gate.sqlite"
         newer = Database(path, ["CREATE TABLE a(b)", "CREATE TABLE c(d)"])
@@ -361,6 +417,48 @@ async def _exportable(gate: GateProcess, runs: list[str]) -> None:
     async with asyncio.timeout(30):
         while not all([(await gate.get(f"/history/{run_id}"))["export"]["available"] for run_id in runs]):
             await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    ("name", "documents"),
+    [
+        ("run of gf01", b"[" * 100_000),
+        ("run of gf01", b"[]"),
+        ("run of gf01", b'{"run_config": []}'),
+        ("run of gf01", b'{"run_config": {"ticks": 1e999, "logging": {"enabled": true}}}'),
+        ("run of ../../\x1b[2J", b'{"run_config": {"ticks": 1, "logging": {"enabled": true}}}'),
+    ],
+)
+async def test_a_job_of_somebody_else_never_keeps_the_gate_from_starting(
+    monkeypatch: pytest.MonkeyPatch, name: str, documents: bytes
+) -> None:
+    job_id = "job_01HZZZZZZZZZZZZZZZZZZZZZZZ"
+    client = AsyncMock()
+    client.log.return_value.subjects.return_value = [f"gbe.history.trinity-gate.{job_id}"]
+    client.summary.return_value = None
+    client.created.return_value = JobRecord(job_id, "trinity-gate", "org_default", 5, "sha")
+    monkeypatch.setattr(rebuilding, "documents_of", AsyncMock(return_value=(name, documents)))
+    monkeypatch.setattr("trinity_gate.engine.governance_of", lambda layer: Governance("OFF", "OFF", "0", {}))
+    assert await rebuilding.runs_on_the_bus(client, "trinity-gate", ()) == []
+    # What the bus itself can't do is tried again.
+    monkeypatch.setattr(rebuilding, "documents_of", AsyncMock(side_effect=Unavailable("away")))
+    with pytest.raises(Unavailable):
+        await rebuilding.runs_on_the_bus(client, "trinity-gate", ())
+
+
+async def test_a_run_that_completed_is_known_to_have_begun_whatever_else_is_gone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else the log that nobody has any more would be told as complete, and empty."""
+    job_id = "job_01HZZZZZZZZZZZZZZZZZZZZZZZ"
+    client = AsyncMock()
+    client.log.return_value.subjects.return_value = [f"gbe.history.trinity-gate.{job_id}"]
+    client.summary.return_value = JobSummary(job_id, "o", "trinity-gate", "run of gf01", "completed", 5, 9, "sha")
+    documents = b'{"run_config": {"ticks": 8, "logging": {"enabled": true}}}'
+    monkeypatch.setattr(rebuilding, "documents_of", AsyncMock(return_value=("run of gf01", documents)))
+    monkeypatch.setattr("trinity_gate.engine.governance_of", lambda layer: Governance("OFF", "OFF", "0", {}))
+    (record,) = await rebuilding.runs_on_the_bus(client, "trinity-gate", ())
+    assert (record.state, record.ticks_completed, record.ticks_total) == ("completed", 8, 8)
 
 
 @pytest.mark.server

@@ -130,6 +130,9 @@ class PFNAQueue:
     def __bool__(self) -> bool:
         return bool(self._by_tick)
 
+    def __contains__(self, tick: int) -> bool:
+        return tick in self._by_tick
+
     def ticks(self, last: int) -> list[int]:
         """The ticks from 1 to `last` that have entries."""
         return sorted(tick for tick in self._by_tick if 1 <= tick <= last)

@@ -314,11 +314,10 @@ class Session:
 
     def _tick_lines(self, start: int, stamps: Iterator[bytes]) -> Iterator[bytes]:
         config, history = self.config, self._history
-        fed = set(history.queue.ticks(config.total_ticks))
         head = f'{{"event":"tick_complete","gid":{text_json(config.gid)},"payload":{{"C_t":'.encode()
         middle = f'}},"run_id":{text_json(config.run_id)},"tick":'.encode()
         for index, (stamp, (before, after)) in enumerate(zip(stamps, history.chain_texts(start), strict=False), start):
-            if index + 1 in fed:
+            if index + 1 in history.queue:
                 yield record_bytes(self._tick_entry(index, stamp.decode()))
             else:
                 yield b'%b%b,"pfna_refs":[],"prev_chain":%b%b%d,"ts":"%b"}' % (

@@ -171,8 +171,12 @@ WIDE_FROM = 256
 """Nodes and edges from which on arrays are worth their overhead."""
 
 
-REMEMBERED = 32_768
-"""Nodes and edges of all the outcomes together that are remembered of a small graph: some 6 MB."""
+REMEMBERED = 3 * 1024 * 1024
+"""Bytes of ledger text, and `OBJECTS` for each, of all the outcomes together that are remembered of a small graph; an
+outcome takes up to three times as much. Numbers may have thousands of digits."""
+
+OBJECTS = 1024
+"""Bytes that an outcome takes whatever its numbers."""
 
 
 class Stepper:
@@ -196,7 +200,8 @@ class Stepper:
 
             with contextlib.suppress(OverflowError):
                 self._wide = wide.WideKernel(topology)
-        self._remembered = REMEMBERED // max(size, 1) if self._wide is None and size < WIDE_FROM else 0
+        self._remembers = self._wide is None and size < WIDE_FROM
+        self._room = REMEMBERED
 
     def known(self, pre_text: bytes) -> Outcome | None:
         """The outcome of a tick on the state of this text, if it is remembered."""
@@ -204,13 +209,16 @@ class Stepper:
 
     def step(self, pre: Any, pre_text: bytes | None) -> Outcome:
         """The outcome of a tick on a state; `pre_text` is its canonical text, where it is known."""
-        if self._remembered and pre_text is not None:
+        if self._remembers and pre_text is not None:
             outcome = self._known.get(pre_text)
             if outcome is None:
                 outcome = self._step(pre, pre_text)
-                if len(self._known) >= self._remembered:
+                size = OBJECTS + len(outcome.head[0])
+                if size > self._room:
                     self._known.clear()
+                    self._room = REMEMBERED
                 self._known[pre_text] = outcome
+                self._room -= size
             return outcome
         return self._step(pre, pre_text)
 

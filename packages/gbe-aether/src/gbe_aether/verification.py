@@ -187,8 +187,9 @@ def _verify_digests(bundle: "Bundle") -> LedgerVerification:
         with contextlib.suppress(ValueError, TypeError, OverflowError):
             if session.step() is None:
                 session.result()
-    elif said.get("status") in ("cancelled", "sealing", "completed"):
-        if said["status"] != "cancelled" and session.tick < session.total_ticks:
+    elif said.get("status") in ("cancelled", "sealing", "completed") or said.get("manifests"):
+        # One with manifests that failed of something else, a full disk say, had closed its windows before.
+        if said.get("status") in ("sealing", "completed") and session.tick < session.total_ticks:
             problem = f"digests: {session.tick} ticks of a session of {session.total_ticks} whose ticks are all done"
             return LedgerVerification(False, session.tick, None, problem)
         # Closes the windows and seals nothing.

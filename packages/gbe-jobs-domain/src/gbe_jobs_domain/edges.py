@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import accumulate
 from typing import Any, Final, TypeAlias
 
 import msgspec
@@ -55,6 +56,7 @@ def inline(value: object) -> Inline:
 
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _BRACKETS = bytes.maketrans(b"{}", b"[]")
+_LEVEL = (ord("[") + ord("]")) // 2  # less one of them: a level more, or less
 _OTHERS = bytes(byte for byte in range(256) if byte not in b"[]{}")
 
 
@@ -63,8 +65,10 @@ def nested_deeper(text: bytes, limit: int = MAX_NESTING) -> bool:
     if text.count(b"[") + text.count(b"{") <= limit:  # nearly always
         return False
     brackets = _STRING.sub(b"", text).translate(_BRACKETS, _OTHERS)
-    for _ in range(limit):
+    passes = min(limit, 16)
+    for _ in range(passes):
         if not brackets:
             return False
         brackets = brackets.replace(b"[]", b"")  # the innermost level
-    return bool(brackets)
+    # What is deeper than most is counted: a pass for each level of a hostile text takes a second.
+    return max(accumulate(map(_LEVEL.__sub__, brackets)), default=0) > limit - passes

@@ -38,6 +38,9 @@ SMALL = 4096
 RECORD_NESTING = MAX_NESTING + 64
 """Levels of what goes into the journal as it is: the data of an outcome and what is around it, in molecules as well."""
 
+SUBMIT_NESTING = RECORD_NESTING + 8
+"""Levels of a submit, which may bring any outcome along that is in a journal."""
+
 UNREADABLE = (DecodeError, ValueError, RecursionError)
 
 _STATE_OF = {
@@ -124,8 +127,8 @@ def decode(message: Message) -> tuple[str, str, JobEvent | Submitted | None]:
             raise UndecodableMessage(f"job type {submit.job_type!r} on the subject of {job_type!r}")
         if (submit.definition is None) == (submit.definition_ref is None):
             raise UndecodableMessage("exactly one of definition and definition_ref is expected")
-        if nested_deeper(bytes(message.payload), RECORD_NESTING):
-            raise UndecodableMessage(f"nested deeper than {RECORD_NESTING} levels")
+        if nested_deeper(bytes(message.payload), SUBMIT_NESTING):
+            raise UndecodableMessage(f"nested deeper than {SUBMIT_NESTING} levels")
         if submit.definition is not None:
             sha256 = hashlib.sha256(submit.definition).hexdigest()
         else:

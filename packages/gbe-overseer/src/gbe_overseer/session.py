@@ -150,6 +150,7 @@ def document(file: Path, pairs: list[str] | None) -> Document:
     import signal
 
     from gbe_jobs_domain.documents import MAX_DOCUMENT_BYTES, load_document, load_document_file
+    from gbe_jobs_domain.errors import DefinitionError, DefinitionErrors
 
     given = variables(pairs or [])
     # Who reads may wait for ever, for a pipe, say; the event loop heeds no interrupt meanwhile.
@@ -157,7 +158,11 @@ def document(file: Path, pairs: list[str] | None) -> Document:
     try:
         if str(file) != STDIN:
             return load_document_file(file, given)
-        text = sys.stdin.buffer.read(MAX_DOCUMENT_BYTES + 1)
+        try:
+            text = sys.stdin.buffer.read(MAX_DOCUMENT_BYTES + 1)
+        except OSError as error:
+            reason = f"can't be read: {error.strerror or error}"
+            raise DefinitionErrors([DefinitionError("<stdin>", 0, 0, "", reason)]) from error
         return load_document(text, source="<stdin>", variables=given, folder=file.parent)
     finally:
         signal.signal(signal.SIGINT, before)

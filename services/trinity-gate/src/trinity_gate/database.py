@@ -184,7 +184,7 @@ def readable_rows(path: Path, table: str, key: str, columns: str) -> list[tuple[
                 found[row[0]] = row
             if direction == "ASC":
                 break  # it was read to its end
-    return [found[key] for key in sorted(found)]
+    return [found[key] for key in sorted(found, key=lambda key: (str(type(key)), key))]  # damage may change a type
 
 
 def set_aside(path: Path, now_ms: int) -> Path:

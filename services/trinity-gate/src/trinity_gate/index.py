@@ -52,8 +52,10 @@ DISMISSED: Final = "dismissed_run"
 GOVERNANCE_BASE: Final = "governance_base"
 PROBE: Final = "probe"
 REBUILD: Final = "rebuild"
-"""Set while the index lacks runs that the bus may know."""
+"""Set while the index lacks runs that the bus may know; to the name of the damaged file while that is to be read."""
 
+_ODD: Final = (msgspec.DecodeError, TypeError, ValueError, OverflowError, sqlite3.IntegrityError)
+"""What a row of a damaged file may lead to."""
 
 LITTLE: Final = 4 << 20
 """Bytes free on the disk below which it is doubtful whether anything can be written."""
@@ -216,25 +218,27 @@ class Index:
     # --- after damage ---
 
     async def salvage(self, damaged: Path) -> Salvaged:
-        """Take over what can be read of an index that was set aside into this one, which is empty."""
+        """Take over what can be read of an index that was set aside into this one, which is empty: all of it, or, where
+        it raises, nothing."""
 
         def work(db: sqlite3.Connection) -> Salvaged:
             runs = choices = audit = 0
             for seq, text in readable_rows(damaged, "runs", "seq", "record"):
-                with contextlib.suppress(msgspec.DecodeError, sqlite3.Error):
+                with contextlib.suppress(*_ODD):
                     _insert(db, _record.decode(text), seq)
                     runs += 1
             for name, text in readable_rows(damaged, "choices", "name", "value"):
-                with contextlib.suppress(msgspec.DecodeError, sqlite3.Error):
+                with contextlib.suppress(*_ODD):
                     msgspec.json.decode(text)
                     db.execute("INSERT INTO choices VALUES (?, ?)", (name, text))
                     choices += name == GOVERNANCE_BASE
             columns = "at, actor, role, action, target, detail, result"
             for row in readable_rows(damaged, "audit", "id", columns):
-                with contextlib.suppress(msgspec.DecodeError, sqlite3.Error):
+                with contextlib.suppress(*_ODD):
                     _audit_record(dict(zip(("id", *columns.split(", ")), row, strict=True)))
                     db.execute(f"INSERT INTO audit(id, {columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
                     audit += 1
+            db.execute("INSERT OR REPLACE INTO choices VALUES (?, ?)", (REBUILD, "true"))
             return Salvaged(runs, audit, bool(choices))
 
         return await self.database.write(work)

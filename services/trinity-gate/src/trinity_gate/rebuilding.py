@@ -13,17 +13,16 @@ import re
 from collections.abc import Collection
 from typing import Any, Final
 
-import msgspec
-
 from gbe_jobs_domain import subjects
 from gbe_jobs_domain.states import JobState
 from gbe_jobs_domain.streams import HISTORY, JOURNAL
-from gbe_nexus import IntegrityError, NotFound
+from gbe_nexus import IntegrityError, NexusError, NotFound
 from gbe_overseer.client import JobClient
-from gbe_overseer.errors import NoEcumene, OverseerError
+from gbe_overseer.errors import NoEcumene
 from trinity_gate import engine
 from trinity_gate.exports import Definition, documents_of
 from trinity_gate.index import CANCELLED, COMPLETED, FAULT, RUNNING, RunRecord
+from trinity_gate.models import SCENARIO_ID
 
 log = logging.getLogger(__name__)
 
@@ -49,16 +48,9 @@ async def runs_on_the_bus(client: JobClient, job_type: str, known: Collection[st
     for job_id in sorted(found - set(known))[-MOST:]:
         try:
             record = await _record(client, job_id)
-        except (
-            NotFound,
-            IntegrityError,
-            OverseerError,
-            msgspec.DecodeError,
-            ValueError,
-            TypeError,
-            KeyError,
-            IndexError,
-        ) as error:
+        except Exception as error:  # anybody may have submitted it, with anything in it
+            if isinstance(error, NexusError) and not isinstance(error, NotFound | IntegrityError):
+                raise
             log.warning("job %s is not taken into the index: %s", job_id, error)
             continue
         if record is not None:
@@ -67,7 +59,7 @@ async def runs_on_the_bus(client: JobClient, job_type: str, known: Collection[st
 
 
 async def _record(client: JobClient, job_id: str) -> RunRecord | None:
-    """Raises `NexusError`, `OverseerError`, and `ValueError` and its kin about a job that no gate submitted."""
+    """Raises `NexusError`, `OverseerError`, and anything about a job that no gate submitted."""
     ulid = _JOB_ID.fullmatch(job_id)
     if ulid is None:
         raise ValueError("its id is not that of a run")
@@ -80,14 +72,15 @@ async def _record(client: JobClient, job_id: str) -> RunRecord | None:
     else:
         return None  # it went meanwhile
     name, documents = await documents_of(client, job_id, definition)
-    if not name.startswith(RUN_NAME):
+    scenario_id = name.removeprefix(RUN_NAME)
+    if scenario_id == name or not re.fullmatch(SCENARIO_ID, scenario_id):
         raise ValueError("its name is not that of a run")
     run_config: dict[str, Any] = json.loads(documents)["run_config"]
     governance = await asyncio.to_thread(engine.governance_of, run_config.get("governance") or {})
     record = RunRecord(
         run_id=f"run-{ulid[1]}",
         job_id=job_id,
-        scenario_id=name.removeprefix(RUN_NAME)[:64],
+        scenario_id=scenario_id,
         state=RUNNING,
         started_at=at,
         ticks_total=int(run_config["ticks"]),
@@ -97,6 +90,10 @@ async def _record(client: JobClient, job_id: str) -> RunRecord | None:
     if summary is not None:
         record.state = _ENDS[JobState(summary.state)]
         record.ended_at = max(summary.ended_at, record.started_at)
+        if (
+            record.state == COMPLETED
+        ):  # so it began, whatever its Operative left: a log that is gone is not an empty one
+            record.ticks_completed = record.ticks_total
         if record.state == FAULT:
             record.fault_reason = summary.error or "the job failed without saying why"
         elif record.state == CANCELLED:

@@ -188,9 +188,12 @@ class GateService(Role):
         except DamagedFile as error:
             raise ConfigurationError(str(error)) from error
         aside = index.database.set_aside
-        if not (index.database.begun and used):
+        if index.database.begun and used:
+            await index.choose(REBUILD, True if aside is None else aside.name)
+        elif isinstance(unread := await index.choice(REBUILD), str):
+            aside = self._data / unread  # a start before this one was killed in the middle
+        else:
             return index
-        await index.choose(REBUILD, True)
         governance = False
         if aside is None:
             text = "the index is missing and begins anew"

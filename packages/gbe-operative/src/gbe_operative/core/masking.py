@@ -20,6 +20,8 @@ PIECE = 8
 """Characters of a secret, next to where a text was cut, that are replaced as the whole is; of a short secret half."""
 CUT = "…"
 """Where something was left out of a text."""
+_TORN = "\ufffd" + "".join(map(chr, range(0xDC80, 0xDD00)))
+"""What is left of a character where bytes were cut, however they were decoded."""
 
 
 class Masker:
@@ -52,18 +54,28 @@ class Masker:
     def excerpt(self, text: str) -> str:
         """The same for a text that may have been cut anywhere: without what is left of a secret there."""
         pieces = self.text(text).split(CUT)
-        return CUT.join(self._without_begun(self._without_rest(piece)) for piece in pieces)
+        return CUT.join(map(self._piece, pieces))
 
     def excerpt_raw(self, data: bytes) -> bytes:
         """The same for the bytes of one."""
         text = data.decode("utf-8", "surrogateescape")
         return data if (clean := self.excerpt(text)) == text else clean.encode("utf-8", "surrogateescape")
 
+    def _piece(self, text: str) -> str:
+        core = text.strip(_TORN)
+        if not core:
+            return text
+        before = text.index(core)
+        clean = self._without_begun(self._without_rest(core))
+        return text[:before] + clean + text[before + len(core) :]
+
     def _without_rest(self, text: str) -> str:
-        """`text` without the end of a secret that it begins with."""
+        """`text` without the end of a secret that it begins with, or without all of it if it is from within one."""
         for value in self._values:
             least = _least(value)
-            at = value.find(text[:least], 1) if len(text) >= least else -1
+            if len(text) >= least and text in value:
+                return MASK
+            at = value.find(text[:least], max(1, len(value) - len(text))) if len(text) >= least else -1
             while at > 0:
                 if text.startswith(value[at:]):
                     return MASK + text[len(value) - at :]
@@ -74,7 +86,7 @@ class Masker:
         """`text` without the beginning of a secret that it ends with."""
         for value in self._values:
             least = _least(value)
-            at = value.rfind(text[-least:], 0, len(value) - 1) if len(text) >= least else -1
+            at = value.rfind(text[-least:], 0, min(len(value) - 1, len(text))) if len(text) >= least else -1
             while at >= 0:
                 if text.endswith(value[: at + least]):
                     return text[: len(text) - at - least] + MASK
