@@ -215,19 +215,36 @@ class Batch(msgspec.Struct):
     jobs: dict[str, Job]
 
 
-def test_a_dataclass_has_its_defaults_as_its_class_gives_them() -> None:
+def first(value: Any) -> Any:
+    return value[0]
+
+
+def job_a(value: Any) -> Any:
+    return value.jobs["a"]
+
+
+def same(value: Any) -> Any:
+    return value
+
+
+@pytest.mark.parametrize(
+    ("hint", "text", "found"),
+    [
+        (Job, '{"size": {"width": 1}}', same),
+        (Job | None, '{"size": {"width": 1}}', same),
+        (list[Job], '[{"size": {"width": 1}}]', first),
+        (Batch, '{"jobs": {"a": {"size": {"width": 1}}}}', job_a),
+    ],
+)
+def test_a_dataclass_has_its_defaults_as_its_class_gives_them(
+    hint: Any, text: str, found: Callable[[Any], Any]
+) -> None:
     """Else they would be missing from the data of a function that returns it."""
     whole = Job(Size(1))
-    for hint, text, found in [
-        (Job, '{"size": {"width": 1}}', lambda x: x),
-        (list[Job], '[{"size": {"width": 1}}]', lambda x: x[0]),
-        (Job | None, '{"size": {"width": 1}}', lambda x: x),
-        (Batch, '{"jobs": {"a": {"size": {"width": 1}}}}', lambda x: x.jobs["a"]),
-    ]:
-        job = found(converted(hint, text))
-        assert job == whole
-        assert vars(job) == vars(whole)
-        assert msgspec.json.decode(msgspec.json.encode(job)) == msgspec.json.decode(msgspec.json.encode(whole))
+    job = found(converted(hint, text))
+    assert job == whole
+    assert vars(job) == vars(whole)
+    assert msgspec.json.decode(msgspec.json.encode(job)) == msgspec.json.decode(msgspec.json.encode(whole))
 
 
 def test_a_function_may_take_the_rest() -> None:
