@@ -56,6 +56,8 @@ def test_an_app_is_for_a_bus_of_ones_own(cli: Cli) -> None:
 
 
 def test_an_app_that_is_not_there(cli: Cli) -> None:
+    done = cli.run("run", "--app", "image_tasks", "--app", "more", "image-batch.yaml")
+    assert (done.returncode, "given twice" in done.stderr) == (2, True)
     done = cli.run("run", "--app", "image_taks", "image-batch.yaml")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "there is no module 'image_taks', neither in" in done.stderr

@@ -97,10 +97,12 @@ class TestFailure:
     async def test_boom_7(self, bus: Transport, oracle: BusOracle) -> None:
         steps = "- {name: boom, operative: shell, params: {command: 'echo boom >&2; exit 7'}}"
         async with Ecumene.on(bus) as ecumene:
-            failed = await ecumene.failure(await ecumene.run(local(steps)), "mol")
+            summary = await ecumene.run(local(steps))
+            failed = await ecumene.failure(summary, "mol")
             assert (failed.error, failed.exit_code) == ("boom", 7)
             assert isinstance(failed.data, Inline)
-            assert failed.data.decoded()["failed_step"] == "boom"
+            # There is no inner job to be looked at.
+            assert failed.data.decoded() == {"failed_step": "boom", "job_id": summary.job_id}
 
     async def test_it_ends_what_runs_beside_it(self, bus: Transport, oracle: BusOracle, tmp_path: Path) -> None:
         pid = tmp_path / "pid"

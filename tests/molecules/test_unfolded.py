@@ -91,3 +91,19 @@ async def test_only_so_many_are_followed(bus: Transport, oracle: BusOracle, monk
         view = await ecumene.client.find(summary.job_id, unfold=True)
         assert sum(task.child is not None for task in view.tasks) == 2
         assert {task.state for task in view.tasks} == {TaskState.COMPLETED}
+
+
+async def test_a_cancelled_molecule_says_how_long_it_ran(bus: Transport, oracle: BusOracle) -> None:
+    async with Ecumene.on(bus, {"slow": Behaviour(hang=True)}) as ecumene:
+        job_id = await ecumene.submit(nested(2, "{name: slow, operative: mock}"))
+        await asyncio.wait_for(ecumene.mock.started.wait(), PATIENCE)
+        await ecumene.client.cancel(job_id)
+        child = (await ecumene.end(job_id)).children["n0"]
+        await ecumene.end(child)
+        view = await ecumene.client.find(job_id, unfold=True)
+        molecules = [task for task in view.unfolded() if task.child is not None]
+        assert [task.title for task in molecules] == ["n0", "n0/n1"]
+        for task in molecules:
+            assert task.child is not None
+            assert task.state is TaskState.CANCELLED
+            assert (task.began_at, bool(task.ended_at)) == (task.child.created_at, True)

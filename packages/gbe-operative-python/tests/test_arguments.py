@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta, timezone
 from decimal import Decimal
 from enum import Enum, IntEnum
@@ -201,6 +201,50 @@ def test_all_that_does_not_fit_is_told_at_once() -> None:
 
 def test_defaults_are_left_to_the_function() -> None:
     assert Signature(resize).arguments({"path": "a"}) == {"path": "a"}
+
+
+@dataclass(frozen=True)
+class Job:
+    size: Size
+    level: Level = Level.LOW
+    tags: list[str] = field(default_factory=list)
+    note: str | None = None
+
+
+class Batch(msgspec.Struct):
+    jobs: dict[str, Job]
+
+
+def first(value: Any) -> Any:
+    return value[0]
+
+
+def job_a(value: Any) -> Any:
+    return value.jobs["a"]
+
+
+def same(value: Any) -> Any:
+    return value
+
+
+@pytest.mark.parametrize(
+    ("hint", "text", "found"),
+    [
+        (Job, '{"size": {"width": 1}}', same),
+        (Job | None, '{"size": {"width": 1}}', same),
+        (list[Job], '[{"size": {"width": 1}}]', first),
+        (Batch, '{"jobs": {"a": {"size": {"width": 1}}}}', job_a),
+    ],
+)
+def test_a_dataclass_has_its_defaults_as_its_class_gives_them(
+    hint: Any, text: str, found: Callable[[Any], Any]
+) -> None:
+    """Else they would be missing from the data of a function that returns it."""
+    whole = Job(Size(1))
+    job = found(converted(hint, text))
+    assert job == whole
+    assert vars(job) == vars(whole)
+    assert msgspec.json.decode(msgspec.json.encode(job)) == msgspec.json.decode(msgspec.json.encode(whole))
 
 
 def test_a_function_may_take_the_rest() -> None:

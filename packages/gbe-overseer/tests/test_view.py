@@ -11,7 +11,8 @@ from gbe_jobs_domain.outcomes import Completed, Failed
 from gbe_jobs_domain.payloads import JobRefused, ProgressKind, TaskProgress
 from gbe_jobs_domain.records import FinalRecord, JobRecord, JournalRecord, OutcomeRecord
 from gbe_jobs_domain.states import JobState, TaskState
-from gbe_overseer.plain import lines
+from gbe_overseer.plain import ending, lines
+from gbe_overseer.report import report
 from gbe_overseer.result import job_result, to_json
 from gbe_overseer.view import JobView, TaskChanged, TaskNoted, TaskWrote
 
@@ -48,6 +49,20 @@ def test_follows_a_task_from_blocked_to_completed(job: JobDefinition) -> None:
         ("b", TaskState.PENDING),
     ]
     assert (a.output, a.elapsed_ms(9_999)) == (["x"], 250)
+
+
+def test_a_molecule_runs_since_its_job_began(job: JobDefinition) -> None:
+    """Its Operative let go of it: that it was started is reported at its end only, and where it is cancelled never."""
+    view = created(job)
+    view.apply_record(JournalRecord("o", child=[(0, "mol", "job_c1")]), 2)
+    a = view.tasks[0]
+    assert (a.state, a.elapsed_ms(9_000)) == (TaskState.RUNNING, 0)
+    assert "  a: running, child job job_c1" in list(report(view, 9_000))
+    a.child = JobView("job_c1", created_at=2_000)
+    assert (a.elapsed_ms(9_000), job_result(view, 9_000).tasks[0].started_at) == (7_000, 2_000)
+    assert "  a: running for 7.00 s, child job job_c1" in list(report(view, 9_000))
+    a.state, a.ended_at = TaskState.CANCELLED, 5_000
+    assert ending(a) == "cancelled after 3.00 s"
 
 
 def test_a_record_counts_once(job: JobDefinition) -> None:

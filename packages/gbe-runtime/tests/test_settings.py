@@ -91,6 +91,12 @@ def test_a_secret_has_no_flag_and_does_not_show_itself(capsys: pytest.CaptureFix
         BusSettings.parse(["--nats-password", "hunter2"], {})
 
 
+def test_a_flag_is_given_once() -> None:
+    """`--handles shell --handles llm` would serve no shell tasks, and say nothing of it."""
+    with pytest.raises(ConfigurationError, match="--nats is given twice"):
+        BusSettings.parse(["--nats", "nats://a:1", "--nats", "nats://b:1"], {})
+
+
 def test_everything_wrong_is_said_at_once_with_its_origin(toml: Path) -> None:
     toml.write_text('log_format = "xml"\nwindwo = 3\nconnect_timeout = "soon"\n[oracle]\npurge = 3')
     with pytest.raises(SettingsError) as caught:

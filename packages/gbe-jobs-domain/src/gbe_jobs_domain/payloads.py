@@ -251,7 +251,8 @@ class ProgressKind(StrEnum):
 
 class TaskProgress(Struct, frozen=True, omit_defaults=True):
     """`gbe.tasks.{task_type}.progress`. `lines` for output (`stream` says of which), `omitted`: lines left out since
-    the last message, `message` for the others, `data` for what a task type adds (steps, ticks, …)."""
+    the last message, `message` for the others, `data` for what a task type adds (steps, ticks, …). `at`: when it was
+    so; with `started`, when the attempt began."""
 
     task_id: TaskId
     job_id: JobId

@@ -197,7 +197,7 @@ class _Run:
                 self._edges[step.name] = outcome.data
         elif isinstance(outcome, Failed):
             if self._failure is None and not (self._stop.is_set() and outcome.kind is FailureKind.CANCELLED):
-                self._failure = _blamed(outcome, step.name, self._inner_id)
+                self._failure = _blamed(outcome, step.name, self._outer.task.job_id)
             if self._definition.fail_fast:
                 self._stop.set()
                 return
@@ -363,12 +363,12 @@ async def _interrupted(execution: Execution, work: asyncio.Future[Result], why: 
         await asyncio.wait({work})
 
 
-def _blamed(outcome: Failed, step: str, inner_id: str) -> Failed:
-    """The failure of the whole: the step's own, and which it was."""
-    where = {"failed_step": step, "job_id": inner_id}
+def _blamed(outcome: Failed, step: str, job_id: str) -> Failed:
+    """The failure of the whole: the step's own, and which it was. `job_id`: the outer job, the innermost there is."""
+    where = {"failed_step": step, "job_id": job_id}
     inner = outcome.data.decoded() if isinstance(outcome.data, Inline) else None
     if isinstance(inner, dict) and isinstance(inner.get("failed_step"), str) and inner.keys() == where.keys():
-        where = {"failed_step": f"{step}.{inner['failed_step']}", "job_id": str(inner["job_id"])}
+        where["failed_step"] = f"{step}.{inner['failed_step']}"
     return replace(outcome, output=[], data=inline(where))
 
 

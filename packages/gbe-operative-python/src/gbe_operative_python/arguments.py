@@ -29,6 +29,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 import msgspec
 import msgspec.inspect
 
+from gbe_operative_python.defaults import complete
 from gbe_operative_python.errors import DeclarationError
 
 SHOWN = 60
@@ -244,7 +245,10 @@ def _convert(parameter: Parameter, text: str, secrets: Collection[str]) -> Any:
 
 
 def _to(value: object, parameter: Parameter) -> Any:
-    return msgspec.convert(value, parameter.type, strict=False, str_keys=True, dec_hook=decode_custom)
+    converted = msgspec.convert(value, parameter.type, strict=False, str_keys=True, dec_hook=decode_custom)
+    if parameter.structured:
+        complete(converted)
+    return converted
 
 
 def _takes_str(parameter: Parameter) -> bool:

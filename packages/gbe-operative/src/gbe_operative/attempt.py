@@ -325,7 +325,7 @@ class Attempt:
         await self._conclude(execution, outcome)
 
     def _go_live(self, execution: Execution) -> None:
-        self._shop.progress_of(execution).go_live()
+        self._shop.progress_of(execution).go_live(self._started_at)
 
     def failure_of(self, error: BaseException) -> Failed:
         """What was raised, as an outcome."""

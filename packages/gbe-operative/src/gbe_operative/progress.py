@@ -95,11 +95,11 @@ class AttemptProgress:
         buffer.omitted += lines
         return True
 
-    def go_live(self) -> None:
-        """The moment is over and the attempt still runs."""
+    def go_live(self, started_at: int) -> None:
+        """The moment is over and the attempt still runs, since `started_at` (epoch milliseconds)."""
         if not self._live and not self._ended:
             self._live = True
-            self._send(self._message(ProgressKind.STARTED))
+            self._send(msgspec.structs.replace(self._message(ProgressKind.STARTED), at=started_at))
             self._flush()
 
     def end(self) -> None:

@@ -82,7 +82,7 @@ def _judge(case: Xml.Element, view: JobView, task: TaskView, in_the_way: Mapping
         why = outcome.reason
     else:
         why = "not run"
-        if task.started_at:
+        if task.began_at or task.child_job:
             why = "cancelled" if task.state is TaskState.CANCELLED else "not finished"
         if failed := in_the_way.get(task.name, view.failed_task):
             why += f": {failed} failed"

@@ -47,7 +47,7 @@ def _task(change: TaskChanged) -> Iterator[str]:
 def ending(task: TaskView) -> str:
     """`completed in 0.12 s, attempt 3`; with the reason, where it did not."""
     text = task.state.value
-    if task.started_at and task.ended_at:
+    if task.began_at and task.ended_at:
         text += f" {'in' if task.state is TaskState.COMPLETED else 'after'} {duration(task.elapsed_ms(0))}"
     if task.attempts > 1:
         text += f", attempt {task.attempts}"

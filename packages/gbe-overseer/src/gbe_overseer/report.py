@@ -86,7 +86,7 @@ def _task(view: JobView, task: TaskView, now: int) -> Iterator[str]:
     if task.state.terminal:
         yield f"  {task.name}: {ending(task)}"
     else:
-        elapsed = f" for {duration(task.elapsed_ms(now))}" if task.state is TaskState.RUNNING else ""
+        elapsed = f" for {duration(task.elapsed_ms(now))}" if task.state is TaskState.RUNNING and task.began_at else ""
         note = f", {one_line(task.note, _LINE)}" if task.note else ""
         attempt = f", attempt {task.attempts}" if task.attempts > 1 else ""
         yield f"  {task.name}: {task.state.value}{elapsed}{attempt}{note}"

@@ -79,7 +79,7 @@ def _task_result(task: TaskView) -> TaskResult:
         error=outcome.error if isinstance(outcome, Failed) else UNSET,
         output=ended.output if ended else [],
         data=_data(ended.data) if ended and ended.data is not None else UNSET,
-        started_at=task.started_at or None,
+        started_at=task.began_at or None,
         ended_at=task.ended_at or None,
         child_job_id=task.child_job or UNSET,
         tasks=[_task_result(inner) for inner in task.child.tasks] if task.child is not None else UNSET,

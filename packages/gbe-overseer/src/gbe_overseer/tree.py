@@ -128,7 +128,7 @@ class LiveTree:
         text.append(f"{glyph} ", style)
         text.append(one_line(task.name), "" if task.state is not TaskState.BLOCKED else "dim")
         text.append(f"  {task.task_type}", "dim")
-        if task.started_at:
+        if task.began_at:
             text.append(f"  {duration(task.elapsed_ms(now))}", "cyan")
         if task.attempts > 1:
             text.append(f"  attempt {task.attempts}", "magenta")

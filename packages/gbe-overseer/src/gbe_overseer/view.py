@@ -75,9 +75,15 @@ class TaskView:
         outcome = self.outcome
         return outcome.output if isinstance(outcome, Completed | Failed) else []
 
+    @property
+    def began_at(self) -> int:
+        """When it was started; 0 before that. A molecule that is let go of reports so at its end only: it began when
+        its job did."""
+        return self.started_at or (self.child.created_at if self.child is not None else 0)
+
     def elapsed_ms(self, now: int) -> int:
         """How long it runs, or ran; 0 before its start."""
-        return max((self.ended_at or now) - self.started_at, 0) if self.started_at else 0
+        return max((self.ended_at or now) - self.began_at, 0) if self.began_at else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,6 +265,8 @@ class JobView:
                 task.attempts, task.worker = entry.attempts, entry.worker
                 task.started_at, task.ended_at = entry.started_at, entry.ended_at
             else:  # it was stopped on its way and has nothing to report: what was heard of it still holds
+                task.ended_at = summary.ended_at
+            if task.child_job and not task.ended_at:
                 task.ended_at = summary.ended_at
             changes += self._to(task, _task_state(entry.state))
             ended.append(task)

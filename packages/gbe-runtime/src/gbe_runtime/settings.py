@@ -119,6 +119,20 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         """Add a flag per field, and `--config`, to a parser that also has arguments of its own."""
         import argparse
 
+        class Once(argparse.Action):
+            """Of a flag that is given twice, the first would be dropped without a word."""
+
+            def __call__(
+                self,
+                parser: argparse.ArgumentParser,
+                namespace: argparse.Namespace,
+                values: Any,
+                flag: str | None = None,
+            ) -> None:
+                if getattr(namespace, self.dest, None) is not None:
+                    parser.error(f"{flag} is given twice")
+                setattr(namespace, self.dest, values)
+
         for field in _fields(cls):
             if not field.flag:
                 continue
@@ -128,7 +142,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
                     field.flag, dest=field.dest, action=argparse.BooleanOptionalAction, default=None, help=text
                 )
             else:
-                parser.add_argument(field.flag, dest=field.dest, metavar=field.metavar, default=None, help=text)
+                parser.add_argument(
+                    field.flag, dest=field.dest, metavar=field.metavar, default=None, help=text, action=Once
+                )
         parser.add_argument(
             "--config", dest=_CONFIG_DEST, metavar="FILE", default=None, help=f"TOML file [{CONFIG_VARIABLE}]"
         )

@@ -11,10 +11,21 @@ import typer
 from gbe_overseer import session
 from gbe_overseer.commands.options import JobFile, Json, Nats, Quiet, Variables
 
+
+def _one(given: list[str] | None) -> list[str] | None:
+    """Of an option that is given twice, the first would be dropped without a word."""
+    if given and len(given) > 1:
+        raise typer.BadParameter("given twice; an app may take in another: app.add(other_module)")
+    return given
+
+
 App = Annotated[
-    str | None,
+    list[str] | None,
     typer.Option(
-        "--app", metavar="MODULE[:NAME]", help="Serve what a Python module has, too: functions with @task, an Operative"
+        "--app",
+        metavar="MODULE[:NAME]",
+        help="Serve what a Python module has, too: functions with @task, an Operative",
+        callback=_one,
     ),
 ]
 
@@ -61,7 +72,7 @@ def run(
             session.settings(context, nats),
             folder=file.parent,
             operatives=operatives,
-            app=app,
+            app=app[0] if app else None,
             local=document.local,
             in_memory=transport is TransportKind.MEMORY,
             json=json,
@@ -88,5 +99,7 @@ def up(
     from gbe_ecumene.serving import serve
 
     raise typer.Exit(
-        session.guarded(lambda: serve(session.settings(context, log_level="info"), data, handles, port, app))
+        session.guarded(
+            lambda: serve(session.settings(context, log_level="info"), data, handles, port, app[0] if app else None)
+        )
     )
