@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import sys
 from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -73,6 +74,46 @@ async def test_many_molecules_and_the_molecule_operative_killed_in_between(site:
     assert Counter(file.read_text().split()) == {str(n): 1 for n in range(count)}
     summary = await site.history(job_id)
     assert summary.children == {f"m{n}": child_job_id(task_id(job_id, n), 0) for n in range(count)}
+    await site.clean()
+
+
+KILLED = """
+import os, pathlib, signal
+import gbe_operative_molecule.operative as operative
+from gbe_operative_molecule import MoleculeOperative
+
+real, mark = operative.submit_child, pathlib.Path("died")
+
+def die_once():
+    if not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+async def submit_child(*arguments):
+    if os.environ["DIES"] == "before":
+        die_once()
+    await real(*arguments)
+    if os.environ["DIES"] == "after":
+        die_once()
+
+operative.submit_child = submit_child
+"""
+
+
+@pytest.mark.parametrize("dies", ["before", "after"])
+async def test_the_molecule_operative_killed_at_the_submit(site: Site, tmp_path: Path, dies: str) -> None:
+    """Whether the child was submitted or not by then: there is one, and each of its steps runs once."""
+    (tmp_path / "killed.py").write_text(KILLED)
+    file = tmp_path / "ran"
+    argv = [sys.executable, "-m", "gbe_operative.command", "--app", "killed:MoleculeOperative"]
+    molecules = site.role("molecules", argv, {"GBE_ACK_WAIT": "1", "DIES": dies})
+    await site.start(site.oracle(**QUICK), site.operative("shell:2", "shells"), molecules)
+    job_id = await site.submit(molecule("m", f"echo a >> {file}; sleep 0.5", f"echo b >> {file}"))
+    await molecules.wait()
+    await molecules.start()
+    assert await site.end(job_id) == "completed"
+    assert file.read_text().split() == ["a", "b"]
+    assert {job for job, _ in site.bodies} == {job_id, *family(job_id, 1)}
     await site.clean()
 
 
