@@ -38,6 +38,7 @@ from trinity_gate.exports import Export, bundle, inputs
 from trinity_gate.hub import Hub
 from trinity_gate.index import CANCELLED, COMPLETED, DISMISSED, FAULT, REBUILD, RUNNING, Index, RunRecord
 from trinity_gate.models import Live, LogState, PillarStatus, RunStatus
+from trinity_gate.outcomes import left_outcome
 from trinity_gate.rebuilding import RUN_NAME, runs_on_the_bus
 from trinity_gate.runlog import Line, LiveLog, LogDamaged, LogFiles, Page, Wanted
 
@@ -46,7 +47,6 @@ log = logging.getLogger(__name__)
 JOB_TYPE: Final = "trinity-gate"
 TASK_NAME: Final = "session"
 
-MAX_OUTCOME: Final = 4 << 20
 LOOK_BACK: Final = 20_000
 """Progress messages (of all sessions) that are read back after a restart."""
 
@@ -633,7 +633,8 @@ class Runs:
         record = run.record
         outcome = None
         try:
-            outcome = await self._outcome(run, wait)
+            store = await self._client.transport.artifact_store(ARTIFACT_STORE)
+            outcome = await left_outcome(store, wire.outcome_key(record.job_id, run.task_id), run.terminal, wait)
         except (NexusError, msgspec.DecodeError) as error:
             log.warning("the results of run %s can't be had: %s", record.run_id, error)
         if outcome is not None:
@@ -646,24 +647,6 @@ class Runs:
             record.bundle_size = -1
         if record.log_state != "disabled":
             await self._keep_log(run, outcome, _last_words(state, at, reason))
-
-    async def _outcome(self, run: ActiveRun, wait: float) -> wire.Outcome | None:
-        """What the Operative wrote last; within `wait` seconds it may still come."""
-        store = await self._client.transport.artifact_store(ARTIFACT_STORE)
-        key = wire.outcome_key(run.record.job_id, run.task_id)
-        until = asyncio.get_running_loop().time() + wait
-        while True:
-            try:
-                return wire.decode_outcome(await store.read(key, limit=MAX_OUTCOME))
-            except NotFound:
-                left = until - asyncio.get_running_loop().time()
-                if left <= 0 or run.terminal.is_set():
-                    return None
-            try:
-                async with asyncio.timeout(min(left, RETRY_PAUSE)):
-                    await run.terminal.wait()
-            except TimeoutError:
-                continue
 
     async def _keep_log(self, run: ActiveRun, outcome: wire.Outcome | None, last: list[bytes]) -> None:
         record = run.record
