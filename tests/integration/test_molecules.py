@@ -200,7 +200,7 @@ async def test_the_time_limit_of_a_molecule_ends_its_commands(site: Site, tmp_pa
 
 
 async def test_retries_survive_the_death_of_everybody(site: Site, tmp_path: Path) -> None:
-    """P12 of a molecule: its third attempt succeeds, though after the first nobody lives for a while."""
+    """P12 of a molecule: its third run succeeds, though after the first nobody lives for a while."""
     file = tmp_path / "ran"
     oracle, operative = site.oracle(**QUICK), site.operative("molecule:1,shell:1")
     await site.start(oracle, operative)
@@ -214,7 +214,9 @@ async def test_retries_survive_the_death_of_everybody(site: Site, tmp_path: Path
     await site.start(oracle, operative)
     assert await site.end(job_id) == "completed"
     summary = await site.history(job_id)
-    assert summary.tasks[0].attempts >= 3
+    assert len(file.read_text().split()) == 3
+    # Where the kill came before the report of the first run, that run is repeated within its attempt.
+    assert summary.tasks[0].attempts in (2, 3)
     assert applied(await site.records(job_id)) in ({0: 1}, {})
     await site.clean()
 
