@@ -74,8 +74,11 @@ async def test_a_run_by_keyboard_alone(surface: Surface) -> None:
     await surface.dialog.get_by_label("Ticks").focus()
     await page.keyboard.type("5000000")
     await press("Enter")
+    await surface.expect_controls(pause=True, step=False, stop=True)
+    await surface.expect_ticks_beyond(0)  # a run that is still queued can't be paused
     for control, following in (("pause", "resume"), ("resume", "pause"), ("pause", "resume")):
         await expect(surface.control(control)).to_be_focused()
+        await expect(surface.control(control)).to_be_enabled()
         await press("Enter")
         await expect(surface.control(following)).to_be_focused()
     await press("Tab")
