@@ -17,6 +17,15 @@ FOCUSED = """() => {
 }"""
 
 
+async def fill_in(surface: Surface) -> None:
+    """Start a long run from the open dialog, by keyboard."""
+    await surface.dialog.get_by_label("Scenario").focus()
+    await surface.page.keyboard.type("pulse")
+    await surface.dialog.get_by_label("Ticks").focus()
+    await surface.page.keyboard.type("5000000")
+    await surface.page.keyboard.press("Enter")
+
+
 async def test_a_run_by_keyboard_alone(surface: Surface) -> None:
     page = surface.page
     press = page.keyboard.press
@@ -46,11 +55,7 @@ async def test_a_run_by_keyboard_alone(surface: Surface) -> None:
         assert await page.evaluate("document.activeElement.closest('dialog') !== null")
     await press("Shift+Tab")
     assert await page.evaluate("document.activeElement.closest('dialog') !== null")
-    await surface.dialog.get_by_label("Scenario").focus()
-    await page.keyboard.type("pulse")
-    await surface.dialog.get_by_label("Ticks").focus()
-    await page.keyboard.type("5000000")
-    await press("Enter")
+    await fill_in(surface)
     await surface.expect_controls(pause=True, step=False, stop=True)
     await press("p")
     await surface.expect_controls(resume=True, step=True, stop=True)
@@ -69,11 +74,7 @@ async def test_a_run_by_keyboard_alone(surface: Surface) -> None:
     # The focus stays with the controls, whichever of them the state allows.
     await surface.control("options").focus()
     await press("Enter")
-    await surface.dialog.get_by_label("Scenario").focus()
-    await page.keyboard.type("pulse")
-    await surface.dialog.get_by_label("Ticks").focus()
-    await page.keyboard.type("5000000")
-    await press("Enter")
+    await fill_in(surface)
     await surface.expect_controls(pause=True, step=False, stop=True)
     await surface.expect_ticks_beyond(0)  # a run that is still queued can't be paused
     for control, following in (("pause", "resume"), ("resume", "pause"), ("pause", "resume")):

@@ -104,20 +104,14 @@ def test_bad_input_is_one_clear_line_and_exit_2(cli: Cli, arguments: list[str], 
     assert said in done.stderr
 
 
-def test_ctrl_c_cancels_the_job_and_leaves_nothing_behind(cli: Cli, sleeper: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGHUP], ids=["ctrl-c", "a terminal that goes away"])
+def test_a_signal_cancels_the_job_and_leaves_nothing_behind(
+    cli: Cli, sleeper: Path, tmp_path: Path, sign: signal.Signals
+) -> None:
     output = tmp_path / "output"
     process = cli.start("run", sleeper, output=output)
     wait_for_text(output, "sleep: running")
-    assert finish(process, signal.SIGINT) == 130
-    assert "cancelled after" in output.read_text()
-    wait_for(lambda: left_behind(cli) == [], "everything is gone")
-
-
-def test_a_terminal_that_goes_away_is_like_ctrl_c(cli: Cli, sleeper: Path, tmp_path: Path) -> None:
-    output = tmp_path / "output"
-    process = cli.start("run", sleeper, output=output)
-    wait_for_text(output, "sleep: running")
-    assert finish(process, signal.SIGHUP) == 130
+    assert finish(process, sign) == 130
     assert "cancelled after" in output.read_text()
     wait_for(lambda: left_behind(cli) == [], "everything is gone")
 

@@ -135,12 +135,7 @@ def test_a_bundle_of_hashes_that_was_tampered_with_is_found_out(
 ) -> None:
     file = tmp_path / "b.zip"
     write_bundle(run_session(line()), file, records=False)
-    content = zipfile.ZipFile(file).read(member)
-    assert old in content
-    rewritten(file, member, content.replace(old, new, 1), manifest=True)
-    found = verify_ledger(file)
-    assert not found.ok
-    assert found.problem.startswith(says)
+    found_out(file, member, old, new, says)
 
 
 @pytest.mark.parametrize(("keep", "says"), [(5, "hashes: 5 recorded of a session of 6"), (9, "hashes[6]: recorded")])
@@ -177,6 +172,16 @@ def test_a_bundle_is_extended(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"has a member 'mine.txt' already"):
         extend_bundle(tmp_path / "a.zip", tmp_path / "c.zip", {"mine.txt": b"2"})
     assert not (tmp_path / "c.zip").exists()
+
+
+def found_out(file: Path, member: str, old: bytes, new: bytes, says: str) -> None:
+    """What `verify_ledger` says of a bundle in which one text was replaced, and its manifest with it."""
+    content = zipfile.ZipFile(file).read(member)
+    assert old in content
+    rewritten(file, member, content.replace(old, new, 1), manifest=True)
+    found = verify_ledger(file)
+    assert not found.ok
+    assert found.problem.startswith(says)
 
 
 def rewritten(file: Path, member: str, content: bytes | None, *, manifest: bool = False) -> None:
@@ -398,9 +403,4 @@ def test_a_bundle_of_digests_that_was_tampered_with_is_found_out(
     list(session)
     session.advance(0)
     write_digest_bundle(session, file)
-    content = zipfile.ZipFile(file).read(member)
-    assert old in content
-    rewritten(file, member, content.replace(old, new, 1), manifest=True)
-    found = verify_ledger(file)
-    assert not found.ok
-    assert found.problem.startswith(says)
+    found_out(file, member, old, new, says)

@@ -90,9 +90,8 @@ async def _record(client: JobClient, job_id: str) -> RunRecord | None:
     if summary is not None:
         record.state = _ENDS[JobState(summary.state)]
         record.ended_at = max(summary.ended_at, record.started_at)
-        if (
-            record.state == COMPLETED
-        ):  # so it began, whatever its Operative left: a log that is gone is not an empty one
+        if record.state == COMPLETED:
+            # So it began, whatever its Operative left: a log that is gone is not an empty one.
             record.ticks_completed = record.ticks_total
         if record.state == FAULT:
             record.fault_reason = summary.error or "the job failed without saying why"
